@@ -1,0 +1,44 @@
+# Everything runs in a virtual environment of its own, .venv; the first target that needs it makes it.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: quickstart test test-families test-faults quality style clean
+
+$(VENV)/.examples: setup.cfg constraints.txt
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -e ".[examples]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.examples
+	@$(PIP) -e ".[examples,test,dev]"
+	@touch $@
+
+## Fine-tune a pretrained encoder twice on bundled real text, with Trainer and with ChallengerTrainer, and compare.
+quickstart: $(VENV)/.examples
+	@$(BIN)/python examples/text_classification/run_text_classification.py --compare --output_dir outputs/quickstart
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest -m "not families and not faults" $(PYTEST_ARGS)
+
+## LRP on every classifier family of transformers; writes the table in docs/.
+test-families: $(VENV)/.dev
+	@$(BIN)/python -m pytest -m families $(PYTEST_ARGS)
+
+## Kills, full disks, thousands of random bad batches.
+test-faults: $(VENV)/.dev
+	@$(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
+
+quality: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+style: $(VENV)/.dev
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) outputs .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,0 +1,22 @@
+"""Fine-tune on small data with attribution maps: ``ChallengerTrainer`` in place of ``Trainer``."""
+
+from .attribution import LRP
+from .challenger import ChallengedBatch, Challenger
+from .config import ChallengerConfig
+from .errors import ChallengerError, ChallengerWarning, NoEffectWarning
+from .options import ChallengeOptions
+from .trainer import ChallengerTrainer
+from .version import __version__
+
+__all__ = [
+    "LRP",
+    "ChallengeOptions",
+    "ChallengedBatch",
+    "Challenger",
+    "ChallengerConfig",
+    "ChallengerError",
+    "ChallengerTrainer",
+    "ChallengerWarning",
+    "NoEffectWarning",
+    "__version__",
+]

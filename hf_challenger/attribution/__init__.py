@@ -1,0 +1,8 @@
+"""Relevance of inputs: LRP by rules on operations, and captum's attributors by name."""
+
+from . import rules
+from .composites import COMPOSITES, Composite
+from .lrp import LRP
+from .targets import contrastive, log_odds
+
+__all__ = ["COMPOSITES", "LRP", "Composite", "contrastive", "log_odds", "rules"]

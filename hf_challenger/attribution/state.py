@@ -1,0 +1,40 @@
+"""What attribution changes about a model and a process, and how all of it is put back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def attribution_state(model: nn.Module) -> Iterator[None]:
+    """Inside: eval mode, no parameter asks for a gradient, no gradient checkpointing. After: everything as it was.
+
+    Each module's own ``training`` flag and each parameter's own ``requires_grad`` come back, also when the body raises.
+    BatchNorm statistics do not move and NEFTune adds no noise, because the modules are in eval mode; the torch random
+    state is restored, because some models draw in eval mode too (Wav2Vec2 draws for LayerDrop).
+    """
+    training = [(module, module.training) for module in model.modules()]
+    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    checkpointing = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
+    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+        try:
+            # Not model.eval(): a user's own override of train() may do more than set flags.
+            for module, _ in training:
+                module.training = False
+            for parameter in wanted:
+                parameter.requires_grad_(False)
+            for module in checkpointing:
+                module.gradient_checkpointing = False  # type: ignore[assignment]
+            yield
+        finally:
+            for module in checkpointing:
+                module.gradient_checkpointing = True  # type: ignore[assignment]
+            for parameter in wanted:
+                parameter.requires_grad_(True)
+            for module, flag in training:
+                module.training = flag

@@ -1,0 +1,76 @@
+"""What is attributed in a batch, and which of its units may be hidden."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import ChallengerWarning
+
+
+class Tokens:
+    """Token ids: a unit is a token; its relevance is that of its embedding, summed over the hidden axis.
+
+    Never hidden: padding, special tokens, and the last token that is attended to. The last is where a decoder-only
+    classifier reads its answer; an encoder's tokenizer puts a special token there anyway.
+
+    Args:
+        model: used for its signature and config.
+        tokenizer: tells the special tokens. Without one, the first attended token of each row is protected too, and the
+            special ids in the model's config.
+    """
+
+    key = "input_ids"
+    attention_key = "attention_mask"
+
+    def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
+        self.knows_special = tokenizer is not None and hasattr(tokenizer, "all_special_ids")
+        config: Any = getattr(model, "config", None)
+        text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+        if self.knows_special:
+            # An unknown word is content that the vocabulary lacks, not structure.
+            special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+            self.mask_token_id = tokenizer.mask_token_id
+        else:
+            names = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id")
+            special = {getattr(text_config, name, None) for name in names}
+            self.mask_token_id = None
+            warnings.warn(
+                "No tokenizer was given, so special tokens are guessed: the first and the last token of each row and the ids"
+                " in the model's config are never hidden. Pass processing_class=tokenizer to be exact.",
+                ChallengerWarning,
+                stacklevel=2,
+            )
+        self.special_ids = sorted(i for i in special if isinstance(i, int))
+        pad = getattr(tokenizer, "pad_token_id", None) if self.knows_special else None
+        self.pad_token_id = getattr(text_config, "pad_token_id", None) if pad is None else pad
+        self.takes_attention_mask = self.attention_key in inspect.signature(model.forward).parameters
+
+    def attended(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, length)`` bool: the batch's own attention mask, or everything but padding where it brings none."""
+        if self.attention_key in inputs:
+            return inputs[self.attention_key].bool()
+        ids = inputs[self.key]
+        return torch.ones_like(ids, dtype=torch.bool) if self.pad_token_id is None else ids != self.pad_token_id
+
+    def maskable(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, length)`` bool: the units that may be hidden."""
+        attended = self.attended(inputs)
+        maskable = attended.clone()
+        for special in self.special_ids:
+            maskable &= inputs[self.key] != special
+        position = torch.arange(attended.shape[1], device=attended.device)
+        last = (position * attended).argmax(1, keepdim=True)
+        maskable &= position != last
+        if not self.knows_special:
+            maskable &= position != attended.long().argmax(1, keepdim=True)
+        return maskable
+
+    def per_unit(self, relevance: Tensor) -> Tensor:
+        """``(rows, length, hidden)`` → ``(rows, length)``, in float32 at least."""
+        return relevance.sum(-1, dtype=torch.promote_types(relevance.dtype, torch.float32))

@@ -1,0 +1,45 @@
+"""Random numbers that are a pure function of their key, so that the order of drawing never matters.
+
+A challenge must pick the same rows and the same units whether a batch of 16 comes as 16, as 4 micro-batches of 4, or as
+8 on each of two processes, and after a resume. A running stream cannot do that; a hash of (seed, step, row, unit) can.
+Torch's own generators are not touched, so dropout and shuffling are those of a plain run.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+# splitmix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, OOPSLA 2014), as signed 64-bit integers.
+_GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)
+_MIX_1 = 0xBF58476D1CE4E5B9 - (1 << 64)
+_MIX_2 = 0x94D049BB133111EB - (1 << 64)
+
+
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift: torch's ``>>`` on int64 copies the sign bit, which splitmix64 must not."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shift_right(x, 30)) * _MIX_1
+    x = (x ^ _shift_right(x, 27)) * _MIX_2
+    return x ^ _shift_right(x, 31)
+
+
+def keyed_uniform(*keys: int | Tensor) -> Tensor:
+    """Uniform numbers in (0, 1), one per combination of keys.
+
+    Args:
+        keys: integers or int64 tensors that broadcast against each other, for example
+            ``(seed, stream, step, rows[:, None], units[None, :])``.
+
+    Returns:
+        float32 tensor of the broadcast shape. Equal keys give equal numbers on every device and in every batch layout.
+    """
+    state = torch.zeros((), dtype=torch.int64)
+    for key in keys:
+        key = torch.as_tensor(key, dtype=torch.int64)
+        state = _mix((state.to(key.device) if state.dim() == 0 else state) ^ (key + _GOLDEN)) + _GOLDEN
+    # 23 bits, placed in the middle of their cell: float32 then holds neither 0 nor 1, and -log(-log(u)) stays finite.
+    return (_shift_right(_mix(state), 41).to(torch.float32) + 0.5) / (1 << 23)

@@ -1,0 +1,279 @@
+"""``Trainer`` that hides the most relevant inputs while it trains."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import Trainer, TrainingArguments
+
+from .challenger import ChallengedBatch, Challenger
+from .config import LOWER_IS_BETTER
+from .errors import ChallengerError, ChallengerWarning
+from .losses import IGNORED, check_labels, problem_type_of
+from .metrics import CalibrationMetrics, Kept, with_logits
+from .options import ChallengeOptions
+from .outputs import logits_of
+
+# Heads whose own loss is a plain mean over the batch's labels, whatever num_items_in_batch says.
+MEAN_LOSS_HEADS = ("ForSequenceClassification", "ForImageClassification", "ForAudioClassification")
+
+# What is summed over steps and processes between two logs.
+COUNTERS = ("rows", "chosen", "removed", "clean_loss", "clean", "challenged_loss", "without_units", "not_finite")
+
+
+class ChallengerTrainer(Trainer):
+    """A drop-in ``Trainer`` for classifiers, after *CHALLENGER* (Tomani & Cremers, arXiv 2205.15094), in our own reading.
+
+    In each training step a share of the rows is challenged: relevance is computed by LRP at the token embeddings, some of
+    the most relevant tokens are hidden, and the model is trained on the mix of clean and challenged rows, in one forward
+    pass. Evaluation and prediction are those of ``Trainer``; ``evaluate()`` also reports accuracy, ece, nll and brier.
+
+    Args:
+        args: a :class:`~hf_challenger.ChallengerConfig`, or plain ``TrainingArguments`` (default challenge).
+        Others: as for ``Trainer``. Pass ``processing_class=tokenizer``: it tells the special tokens, which are never hidden.
+
+    Logs, beside Trainer's: ``challenged_share``, ``removed_relevance``, ``clean_loss``, ``challenged_loss``; and, where they
+    are not zero, ``rows_without_units`` and ``rows_with_bad_relevance``, which stayed clean.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._check_arguments(*args, **kwargs)
+        super().__init__(*args, **kwargs)
+        self.options = ChallengeOptions.of(self.args)
+        self._challenger: Challenger | None = None
+        self._counters: Tensor | None = None
+        self._labels_in_step: Tensor | None = None
+        self._step_seen, self._micro_step = -1, 0
+        self._warned_not_finite = False
+        preprocess = self.preprocess_logits_for_metrics
+        kept = preprocess is not None
+        if preprocess is not None:
+            self.preprocess_logits_for_metrics = with_logits(preprocess)
+        self.compute_metrics = CalibrationMetrics(self.compute_metrics, kept, self.args.batch_eval_metrics)
+        metric = self.args.metric_for_best_model or ""
+        if metric.endswith(LOWER_IS_BETTER) and self.args.greater_is_better:
+            warnings.warn(
+                f"metric_for_best_model={metric!r} is better when lower, but greater_is_better is True, so the worst model"
+                " would be kept. Set greater_is_better=False, or use ChallengerConfig, which does.",
+                ChallengerWarning,
+                stacklevel=2,
+            )
+
+    @staticmethod
+    def _check_arguments(model: Any = None, args: Any = None, *rest: Any, **kwargs: Any) -> None:
+        """What can be told before Trainer starts to build things."""
+        train_dataset = kwargs.get("train_dataset", rest[1] if len(rest) > 1 else None)
+        if isinstance(train_dataset, dict):
+            raise ChallengerError(
+                f"train_dataset is a {type(train_dataset).__name__} with the splits {', '.join(map(repr, train_dataset))}; one"
+                " split is expected. Did you mean train_dataset=dataset['train']?"
+            )
+        if isinstance(args, TrainingArguments) and args.should_save and args.output_dir is not None:
+            try:
+                os.makedirs(args.output_dir, exist_ok=True)
+                with tempfile.TemporaryFile(dir=args.output_dir):
+                    pass
+            except OSError as error:
+                raise ChallengerError(
+                    f"output_dir={args.output_dir!r} cannot be written ({error}). Choose a folder that can be."
+                ) from error
+
+    # --- training -----------------------------------------------------------------------------------------------------
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
+        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._labels_in_step = self._count_labels(batches, device)
+        return batches, num_items
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        self.loss_is_scaled_for_ga = None
+        if not (model.training and torch.is_grad_enabled()):
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        first_row = self._first_row()
+        options = ChallengeOptions.of(self.args)
+        if options.challenge_share == 0:
+            return self._plain_loss(model, inputs, return_outputs, num_items_in_batch)
+
+        inputs = dict(inputs)
+        label_name = self._label_name(inputs)
+        labels = inputs.pop(label_name)
+        mixed = self._challenger_for(model, options).challenge(inputs, labels, self.state.global_step, first_row)
+        outputs = model(**mixed.inputs)
+        logits = logits_of(outputs, self.accelerator.unwrap_model(model))
+        problem_type = problem_type_of(getattr(self._config(model), "problem_type", None), logits, labels)
+        if problem_type == "single_label_classification" and labels.device.type == "cpu":
+            check_labels(labels, logits.shape[-1])
+        losses = mixed.row_losses(logits, labels, problem_type, self.args.label_smoothing_factor)
+        self._count(mixed, losses.detach())
+        if self.compute_loss_func is not None:
+            loss = self._users_loss(outputs, labels[mixed.parents], num_items_in_batch, mixed)
+        else:
+            # Over all labels of the step, on all processes and micro-batches; DDP divides by the processes again.
+            loss = (mixed.weights * losses).sum() / self._labels_in_this_step(labels) * self.accelerator.num_processes
+            self.loss_is_scaled_for_ga = True
+        return (loss, outputs) if return_outputs else loss
+
+    def _plain_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
+        """Trainer's loss, with the true mean where Trainer misses it (transformers issue 47688).
+
+        Classification heads take ``num_items_in_batch`` and ignore it, so that Trainer's gradients come out too large by
+        the number of micro-batches and of processes.
+        """
+        alone = self.current_gradient_accumulation_steps == 1 and self.accelerator.num_processes == 1
+        own = self.label_smoother is not None or self.compute_loss_func is not None
+        mean_loss = type(self.accelerator.unwrap_model(model)).__name__.endswith(MEAN_LOSS_HEADS)
+        if alone or own or not mean_loss:
+            return super().compute_loss(model, inputs, return_outputs, num_items)
+        labels = inputs[self._label_name(inputs)]
+        outputs = model(**inputs)
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs[0]
+        share = (labels != IGNORED).sum() / self._labels_in_this_step(labels)
+        self.loss_is_scaled_for_ga = True
+        loss = loss * share * self.accelerator.num_processes
+        return (loss, outputs) if return_outputs else loss
+
+    def _users_loss(self, outputs: Any, labels: Tensor, num_items: Any, mixed: ChallengedBatch) -> Tensor:
+        if len(mixed.parents) != len(mixed.drop_mask) or self.options.challenge_mix == "append":
+            raise ChallengerError(
+                "challenge_mix='append' weighs clean and challenged rows, which compute_loss_func does not know. Use"
+                " challenge_mix='replace'."
+            )
+        if not getattr(self, "_told_users_loss", False):
+            self._told_users_loss = True
+            warnings.warn(
+                "compute_loss_func gets the mixed batch: the outputs of clean and challenged rows, without row weights and"
+                " soft targets.",
+                ChallengerWarning,
+                stacklevel=2,
+            )
+        assert self.compute_loss_func is not None
+        loss = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items)
+        if self.args.average_tokens_across_devices and num_items is not None:
+            loss = loss * self.accelerator.num_processes  # as Trainer does
+        return loss
+
+    def _challenger_for(self, model: nn.Module, options: ChallengeOptions) -> Challenger:
+        """Built at the first challenge, and anew when options change (a search, a callback) or the model does."""
+        bare = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        known = self._challenger
+        if known is None or known.model is not bare or known.options != options:
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            self.options = options
+            self._challenger = known = Challenger(bare, options, self._processing_class(), seed)
+        return known
+
+    def _processing_class(self) -> Any:
+        if self.processing_class is not None:
+            return self.processing_class
+        return getattr(self.data_collator, "tokenizer", None)
+
+    def _config(self, model: nn.Module) -> Any:
+        return getattr(self.accelerator.unwrap_model(model), "config", None)
+
+    # --- which rows, how many labels ----------------------------------------------------------------------------------
+
+    def _first_row(self) -> int:
+        """Position of this micro-batch's first row among all rows of the optimizer step."""
+        if self.state.global_step == self._step_seen:
+            self._micro_step += 1
+        else:
+            self._step_seen, self._micro_step = self.state.global_step, 0
+        batch = self._micro_step * self.accelerator.num_processes + self.accelerator.process_index
+        return int(batch * self._train_batch_size)
+
+    def _label_name(self, inputs: Any) -> str:
+        for name in (*(self.label_names or ()), "labels"):
+            if name in inputs:
+                return str(name)
+        raise ChallengerError(
+            f"The batch holds {', '.join(inputs) or 'nothing'}, but no labels; expected one of"
+            f" {', '.join(map(repr, dict.fromkeys((*(self.label_names or ()), 'labels'))))}. Name the label column 'labels', or"
+            " set label_names in the arguments."
+        )
+
+    def _count_labels(self, batches: list[Any], device: torch.device) -> Tensor | None:
+        """Labels in all micro-batches of the step, on all processes."""
+        try:
+            counts = [(batch[self._label_name(batch)] != IGNORED).sum() for batch in batches]
+        except (ChallengerError, TypeError, AttributeError, KeyError):
+            return None  # the step itself says what is missing
+        if not counts:
+            return None
+        total = torch.stack(counts).sum().to(device)
+        return self.accelerator.reduce(total, "sum") if self.accelerator.num_processes > 1 else total
+
+    def _labels_in_this_step(self, labels: Tensor) -> Tensor:
+        total = self._labels_in_step
+        if total is None:  # compute_loss called outside of a training loop
+            total = (labels != IGNORED).sum()
+        return total.clamp(min=1)
+
+    # --- logging ------------------------------------------------------------------------------------------------------
+
+    def _count(self, mixed: ChallengedBatch, losses: Tensor) -> None:
+        challenged = mixed.challenged.float()
+        values = {
+            "rows": torch.full((), float(len(mixed.parents)), device=losses.device),
+            "chosen": challenged.sum(),
+            "removed": mixed.removed.sum(),
+            "clean_loss": ((1 - challenged) * losses).sum(),
+            "clean": (1 - challenged).sum(),
+            "challenged_loss": (challenged * losses).sum(),
+            "without_units": mixed.without_units,
+            "not_finite": mixed.not_finite,
+        }
+        counts = torch.stack([values[name].float() for name in COUNTERS])
+        self._counters = counts if self._counters is None else self._counters + counts
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if "loss" in logs and self._counters is not None:
+            logs.update(self._flush_counters())
+        super().log(logs, *args, **kwargs)
+
+    def _flush_counters(self) -> dict[str, float]:
+        assert self._counters is not None
+        totals = self.accelerator.reduce(self._counters, "sum")
+        self._counters = None
+        count = dict(zip(COUNTERS, totals.tolist(), strict=True))
+        logs = {"challenged_share": count["chosen"] / count["rows"]}
+        if count["chosen"]:
+            logs["removed_relevance"] = count["removed"] / count["chosen"]
+            logs["challenged_loss"] = count["challenged_loss"] / count["chosen"]
+        if count["clean"]:
+            logs["clean_loss"] = count["clean_loss"] / count["clean"]
+        if count["without_units"]:
+            logs["rows_without_units"] = count["without_units"]
+        if count["not_finite"]:
+            logs["rows_with_bad_relevance"] = count["not_finite"]
+            if not self._warned_not_finite:
+                self._warned_not_finite = True
+                warnings.warn(
+                    f"Relevance was NaN or infinite in {int(count['not_finite'])} rows, which stayed clean. Lower the learning"
+                    " rate, or train in bf16 or fp32 instead of fp16. This is said once; rows_with_bad_relevance counts on.",
+                    ChallengerWarning,
+                    stacklevel=2,
+                )
+        return logs
+
+    # --- evaluation ---------------------------------------------------------------------------------------------------
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        output = super().evaluation_loop(*args, **kwargs)
+        if (
+            isinstance(self.compute_metrics, CalibrationMetrics)
+            and self.compute_metrics.kept
+            and output.predictions is not None
+        ):
+            output = output._replace(predictions=Kept(*output.predictions).processed)
+        return output
