@@ -49,6 +49,11 @@ def scores(logits: Any, labels: Any) -> dict[str, float]:
     return classification_metrics(torch.as_tensor(logits).float(), torch.as_tensor(labels).reshape(-1))
 
 
+def calibration(prediction: EvalPrediction) -> dict[str, float]:
+    """``compute_metrics`` for a plain ``Trainer``: accuracy, ece, nll and brier, as ChallengerTrainer reports them."""
+    return scores(prediction.predictions, prediction.label_ids)
+
+
 class CalibrationMetrics:
     """A ``compute_metrics`` that adds accuracy, ece, nll and brier to what the user's own returns.
 

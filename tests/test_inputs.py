@@ -1,0 +1,104 @@
+"""Which tokens may be hidden, and how they are hidden."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import BertConfig, BertForSequenceClassification, FNetConfig, FNetForSequenceClassification
+
+from hf_challenger import ChallengerError, ChallengerWarning
+from hf_challenger.inputs import Tokens
+from hf_challenger.perturbation import perturbation_for
+
+PAD, UNK, CLS, SEP, MASK = range(5)
+TOKENIZER = SimpleNamespace(all_special_ids=[0, 1, 2, 3, 4], unk_token_id=UNK, mask_token_id=MASK, pad_token_id=PAD)
+NO_MASK_TOKEN = SimpleNamespace(all_special_ids=[0], unk_token_id=None, mask_token_id=None, pad_token_id=PAD)
+IDS = torch.tensor([[CLS, 7, UNK, SEP, 8, 9, SEP, PAD], [CLS, 7, 8, SEP, PAD, PAD, PAD, PAD]])
+
+
+@pytest.fixture
+def bert():
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=20,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+        num_labels=3,
+        initializer_range=0.5,  # so that words matter
+    )
+    return BertForSequenceClassification(config).eval()
+
+
+def test_special_tokens_and_padding_are_never_units_but_unknown_words_are(bert):
+    maskable = Tokens(bert, TOKENIZER).maskable({"input_ids": IDS, "attention_mask": (IDS != PAD).long()})
+    assert maskable.long().tolist() == [[0, 1, 1, 0, 1, 1, 0, 0], [0, 1, 1, 0, 0, 0, 0, 0]]
+
+
+def test_without_an_attention_mask_padding_is_told_by_its_id(bert):
+    tokens = Tokens(bert, TOKENIZER)
+    with_mask = tokens.maskable({"input_ids": IDS, "attention_mask": (IDS != PAD).long()})
+    assert torch.equal(tokens.maskable({"input_ids": IDS}), with_mask)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_the_last_token_is_never_a_unit_since_decoders_read_their_answer_there(bert, left):
+    ids = torch.tensor([[PAD, PAD, 7, 8, 9]]) if left else torch.tensor([[7, 8, 9, PAD, PAD]])
+    maskable = Tokens(bert, NO_MASK_TOKEN).maskable({"input_ids": ids, "attention_mask": (ids != PAD).long()})
+    assert ids[maskable].tolist() == [7, 8]
+
+
+def test_without_a_tokenizer_the_ends_are_protected_and_a_warning_says_so(bert):
+    with pytest.warns(ChallengerWarning, match=r"processing_class=tokenizer"):
+        tokens = Tokens(bert)
+    ids = torch.tensor([[11, 7, 8, 12, PAD]])
+    maskable = tokens.maskable({"input_ids": ids, "attention_mask": (ids != PAD).long()})
+    assert ids[maskable].tolist() == [7, 8]
+
+
+def test_removal_from_attention_equals_a_text_without_the_word(bert):
+    """With its position kept, a removed token leaves no trace: any other word in its place gives the same logits."""
+    tokens = Tokens(bert, TOKENIZER)
+    drop_mask = torch.zeros_like(IDS, dtype=torch.bool)
+    drop_mask[0, 4] = True
+    challenged = perturbation_for("attention", tokens)({"input_ids": IDS}, drop_mask, tokens)
+    other = IDS.clone()
+    other[0, 4] = 15
+    with torch.no_grad():
+        logits = bert(**challenged).logits
+        torch.testing.assert_close(bert(**{**challenged, "input_ids": other}).logits, logits)
+        assert (bert(input_ids=IDS, attention_mask=(IDS != PAD).long()).logits[0] - logits[0]).abs().max() > 1e-2
+    assert challenged["input_ids"] is IDS
+    assert challenged["attention_mask"].tolist()[1] == [1, 1, 1, 1, 0, 0, 0, 0]
+
+
+def test_mask_token_takes_the_place_of_dropped_tokens_only(bert):
+    tokens = Tokens(bert, TOKENIZER)
+    drop_mask = torch.zeros_like(IDS, dtype=torch.bool)
+    drop_mask[0, 1] = drop_mask[1, 2] = True
+    challenged = perturbation_for("mask", tokens)({"input_ids": IDS}, drop_mask, tokens)["input_ids"]
+    assert challenged[0, 1] == challenged[1, 2] == MASK
+    assert torch.equal(challenged[~drop_mask], IDS[~drop_mask])
+
+
+def test_a_tokenizer_without_mask_token_falls_back_or_says_what_to_do(bert):
+    tokens = Tokens(bert, NO_MASK_TOKEN)
+    with pytest.raises(ChallengerError, match="challenge_perturbation='attention'"):
+        perturbation_for("mask", tokens)({"input_ids": IDS}, IDS == 7, tokens)
+    assert "attention_mask" in perturbation_for("auto", tokens)({"input_ids": IDS}, IDS == 7, tokens)
+
+
+def test_a_model_without_attention_mask_gets_mask_tokens():
+    config = FNetConfig(vocab_size=20, hidden_size=16, num_hidden_layers=1, intermediate_size=32)
+    tokens = Tokens(FNetForSequenceClassification(config), TOKENIZER)
+    assert perturbation_for("auto", tokens)({"input_ids": IDS}, IDS == 7, tokens)["input_ids"][0, 1] == MASK
+    with pytest.raises(ChallengerError, match="challenge_perturbation='mask'"):
+        perturbation_for("attention", tokens)
+
+
+def test_relevance_is_summed_in_float32_at_least(bert):
+    relevance = torch.full((1, 2, 4096), 1.0, dtype=torch.bfloat16)
+    per_unit = Tokens(bert, TOKENIZER).per_unit(relevance)
+    assert per_unit.dtype == torch.float32
+    assert per_unit.tolist() == [[4096.0, 4096.0]]
