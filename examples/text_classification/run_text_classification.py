@@ -30,7 +30,7 @@ from transformers import (
     set_seed,
 )
 
-from hf_challenger import ChallengerConfig, ChallengerTrainer
+from hf_challenger import ChallengerConfig, ChallengerError, ChallengerTrainer
 from hf_challenger.metrics import calibration
 
 DATA = Path(__file__).parent / "data" / "clinc150"
@@ -237,4 +237,7 @@ def show_files(output_dir: str, result: dict[str, Any], raw: DatasetDict) -> Non
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ChallengerError as error:
+        sys.exit(f"error: {error}")
