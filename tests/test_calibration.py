@@ -7,7 +7,7 @@ import pytest
 import torch
 from netcal.metrics import ECE
 
-from hf_challenger.calibration import brier_score, classification_metrics, expected_calibration_error
+from hf_challenger.calibration import brier_score, classification_metrics, expected_calibration_error, fit_temperature
 
 
 def predictions(seed, rows=700, classes=6, sharpness=2.5):
@@ -79,3 +79,14 @@ def test_unlabelled_rows_are_left_out():
 def test_confidence_of_exactly_one_and_of_a_bins_edge_are_counted():
     probabilities = torch.tensor([[1.0, 0.0], [0.6, 0.4], [0.8, 0.2]], dtype=torch.float64)
     assert expected_calibration_error(probabilities, torch.tensor([0, 0, 1])) == pytest.approx((0.4 + 0.8) / 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("factor", [0.2, 1.0, 7.0])
+def test_temperature_is_where_the_slope_of_the_nll_is_zero(factor):
+    logits, labels = predictions(1)
+    temperature = fit_temperature(logits * factor, labels)
+    log_t = torch.tensor(math.log(temperature), dtype=torch.float64, requires_grad=True)
+    loss = torch.nn.functional.cross_entropy(logits.double() * factor / log_t.exp(), labels)
+    (slope,) = torch.autograd.grad(loss, log_t)
+    assert abs(slope) < 1e-5
+    assert temperature == pytest.approx(fit_temperature(logits, labels) * factor, rel=1e-4)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification
 
-from hf_challenger import Challenger, ChallengeOptions, ChallengerError
+from hf_challenger import ChallengeOptions, Challenger, ChallengerError
 from hf_challenger.attribution import LRP
 
 TOKENIZER = SimpleNamespace(all_special_ids=[0, 1, 2, 3], unk_token_id=None, mask_token_id=3, pad_token_id=0)
@@ -55,7 +55,7 @@ def test_hides_the_most_relevant_words_of_about_half_of_the_rows(model, batch):
 
 def test_targets_give_up_certainty_in_proportion_to_the_relevance_removed(model, batch):
     mixed = challenge(model, batch, challenge_softening=0.6)
-    inputs, labels = batch
+    _inputs, labels = batch
     logits = torch.randn(ROWS, 3, dtype=torch.float64)
     losses = mixed.row_losses(logits, labels, "single_label_classification")
     for row in range(ROWS):
@@ -115,7 +115,7 @@ def test_unlabelled_rows_and_rows_without_units_stay_clean(model, batch):
 def test_rows_with_bad_relevance_stay_clean(model, batch):
     with torch.no_grad():
         model.bert.embeddings.word_embeddings.weight[7] = float("nan")
-    inputs, labels = batch
+    inputs, _labels = batch
     bad = (inputs["input_ids"] == 7).any(1)
     assert bad.any()
     mixed = challenge(model, batch, challenge_share=1.0)

