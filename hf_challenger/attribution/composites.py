@@ -3,6 +3,7 @@
     attnlrp        AttnLRP (Achtibat et al. 2024): the default
     cp_lrp         the same with constant attention weights (Ali et al. 2022)
     epsilon        attnlrp with a finite ε = 1e-6 on linear layers and convolutions
+    epsilon_gamma  epsilon on linear layers, γ = 0.25 on convolutions (Montavon et al. 2019)
     gradient       no rule at all: Gradient×Input
 
 A rule for an operation of your own takes three lines::
@@ -24,7 +25,8 @@ import torch
 import torch.nn.functional as F
 
 from ..errors import check_choice
-from . import rules
+from . import attention, norms, rules
+from .recurrent import UNROLLED
 from .rules import Rule
 
 Operation = Callable[..., Any]
@@ -54,6 +56,11 @@ ELEMENTWISE = [
     "exp2",
     "expm1",
     "log1p",
+    "atan",
+    "arctan",
+    "asinh",
+    "sinh",
+    "tan",
     "sin",
     "cos",
     "square",
@@ -77,11 +84,31 @@ PRODUCTS = [
     "einsum",
     "outer",
     "inner",
+    "vdot",
+    "vecdot",
+    "ger",
+    "cross",
+    "kron",
+    "tensordot",
+    "multi_dot",
 ]
 FUSED_PRODUCTS = ["addmm", "baddbmm", "addbmm", "addmv", "addcmul"]  # input + factor · factor
 QUOTIENTS = ["div", "divide", "true_divide", "__truediv__", "__div__"]
-NORMALISERS = ["rsqrt", "sqrt", "norm", "std", "std_mean", "var_mean", "reciprocal", "__rdiv__", "__rtruediv__", "__rpow__"]
-LINEAR = ["linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
+NORMALISERS = [
+    "rsqrt",
+    "sqrt",
+    "norm",
+    "vector_norm",
+    "std",
+    "std_mean",
+    "var_mean",
+    "reciprocal",
+    "__rdiv__",
+    "__rtruediv__",
+    "__rpow__",
+]
+CONVOLUTIONS = ["conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"]
+LINEAR = ["linear", *CONVOLUTIONS]
 NAMESPACES = (torch, torch.Tensor, F, torch._C._nn, torch.linalg, torch.special)
 
 
@@ -151,25 +178,34 @@ def _attnlrp() -> dict[Operation, Rule]:
         **_entries(FUSED_PRODUCTS, rules.uniform(1, 2)),
         **_entries(QUOTIENTS, rules.quotient),
         **_entries(NORMALISERS, rules.constant),
-        F.scaled_dot_product_attention: rules.attention,
-        F.layer_norm: rules.layer_norm,
-        torch.layer_norm: rules.layer_norm,
-        F.rms_norm: rules.rms_norm,
-        torch.rms_norm: rules.rms_norm,
-        F.group_norm: rules.group_norm,
-        torch.group_norm: rules.group_norm,
-        F.instance_norm: rules.instance_norm,
-        F.normalize: rules.normalize,
+        **_entries(LINEAR, rules.linear),
+        **_entries(["bilinear"], rules.uniform(0, 1)),
+        **_entries(["glu"], rules.glu),
+        **_entries(["layer_norm"], norms.layer_norm),
+        **_entries(["rms_norm"], norms.rms_norm),
+        **_entries(["group_norm"], norms.group_norm),
+        **_entries(["normalize"], norms.normalize),
+        F.instance_norm: norms.instance_norm,
+        F.scaled_dot_product_attention: attention.attention,
+        F.multi_head_attention_forward: attention.multi_head_attention,
+        **UNROLLED,
     }
 
 
 _ATTNLRP = Composite("attnlrp", MappingProxyType(_attnlrp()))
+_EPSILON = _ATTNLRP.with_rules(_entries([*LINEAR, "addmm"], rules.epsilon()), "epsilon")
 
 COMPOSITES: dict[str, Composite] = {
     "attnlrp": _ATTNLRP,
     "cp_lrp": _ATTNLRP.with_rules(
-        {F.scaled_dot_product_attention: rules.attention_constant, **_entries(["softmax"], rules.constant)}, "cp_lrp"
+        {
+            F.scaled_dot_product_attention: attention.attention_constant,
+            F.multi_head_attention_forward: attention.multi_head_attention_constant,
+            **_entries(["softmax"], rules.constant),
+        },
+        "cp_lrp",
     ),
-    "epsilon": _ATTNLRP.with_rules(_entries(LINEAR, rules.epsilon()), "epsilon"),
+    "epsilon": _EPSILON,
+    "epsilon_gamma": _EPSILON.with_rules(_entries(CONVOLUTIONS, rules.gamma()), "epsilon_gamma"),
     "gradient": Composite("gradient", MappingProxyType({}), activations=False),
 }

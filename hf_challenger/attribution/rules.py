@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 Rule = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
@@ -67,21 +66,9 @@ class _ValueOf(torch.autograd.Function):
         return grad, None
 
 
-class _LayerNorm(torch.autograd.Function):
-    """y = (x - mean) / std · weight + bias with std held constant in the backward pass."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-        y, _, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
-        ctx.save_for_backward(rstd, weight)
-        ctx.dims = tuple(range(-len(shape), 0))
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        rstd, weight = ctx.saved_tensors
-        grad = grad * rstd if weight is None else grad * weight * rstd
-        return grad - grad.mean(ctx.dims, keepdim=True), None, None, None, None
+def value_of(surrogate: Tensor, y: Tensor) -> Tensor:
+    """The value y (detached) with the backward pass of the surrogate; just y where the surrogate carries no gradient."""
+    return cast(Tensor, _ValueOf.apply(surrogate, y)) if surrogate.requires_grad else y
 
 
 def scale_gradient(x: Any, factor: float) -> Any:
@@ -100,13 +87,59 @@ def epsilon(value: float = 1e-6) -> Rule:
     """ε-rule with a finite ε (Bach et al. 2015, Eq. 58): R_i = Σ_j x_i w_ij / (z_j + ε·sign z_j) · R_j."""
 
     def rule(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        z = func(*args, **kwargs)
+        z = linear(func, args, kwargs)
         if not is_data(z):
             return z
         y = z.detach()
-        return _Slope.apply(z, y, y / (y + torch.where(y < 0, -value, value).to(y.dtype)))
+        return _Slope.apply(z, y, y / _away_from_zero(y, value))
 
     return rule
+
+
+def linear(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """ε → 0: plain, unless the weight is data too (dynamic convolutions): then it is a product, hence uniform."""
+    return uniform(*_factors(func))(func, args, kwargs)
+
+
+def _factors(func: Callable[..., Any]) -> tuple[int, int]:
+    """The positions of input and weight: linear(x, w, b), conv(x, w, b), addmm(b, x, w)."""
+    return (1, 2) if getattr(func, "__name__", "") == "addmm" else (0, 1)
+
+
+def gamma(value: float = 0.25, stabiliser: float = 1e-9) -> Rule:
+    r"""γ-rule (Montavon et al. 2019, Table 10.1; captum's GammaRule): positive weights count more.
+
+    R_i = Σ_j x_i w'_ij / (z'_j + ε·sign z'_j) · R_j with w' = w + γ·max(w, 0) and z'_j = Σ_i x_i w'_ij + b_j.
+    """
+    return _modified_weights(lambda weight: weight + value * weight.clamp(min=0), stabiliser)
+
+
+def _modified_weights(modify: Callable[[Tensor], Tensor], stabiliser: float) -> Rule:
+    """z' = the operation with modified weights; value z, gradient that of z' · constant(z / z')."""
+
+    def rule(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        z = linear(func, args, kwargs)
+        position = _factors(func)[1]
+        by_name = len(args) <= position
+        weight = kwargs["weight"] if by_name else args[position]
+        if not is_data(z) or is_data(weight):
+            return z
+        if by_name:
+            modified = func(*args, **{**kwargs, "weight": modify(weight)})
+        else:
+            modified = func(*args[:position], modify(weight), *args[position + 1 :], **kwargs)
+        return _Slope.apply(modified, z.detach(), z.detach() / _away_from_zero(modified.detach(), stabiliser))
+
+    return rule
+
+
+#: α1β0-rule (Bach et al. 2015, Eq. 60 with α = 1; captum's Alpha1_Beta0_Rule): as :func:`gamma`, with w' = max(w, 0).
+alpha1_beta0: Rule = _modified_weights(lambda weight: weight.clamp(min=0), 1e-9)
+
+
+def _away_from_zero(z: Tensor, by: float) -> Tensor:
+    """z + ε·sign z, with sign 0 = 1."""
+    return torch.where(z < 0, z - by, z + by)
 
 
 def constant(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -169,23 +202,18 @@ def uniform(*factors: int) -> Rule:
     """
 
     def rule(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if kwargs and any(map(is_data, kwargs.values())):  # torch.mul(x, other=y)
-            return scale_gradient(func(*args, **kwargs), 1 / max(1, sum(map(is_data, (*args, *kwargs.values())))))
-        among = [args[i] for i in factors if i < len(args)] if factors else list(_flat(args))
-        count = sum(map(is_data, among))
+        if factors:
+            count = sum(is_data(args[i]) for i in factors if i < len(args)) + sum(map(is_data, kwargs.values()))
+        else:
+            count = sum(map(is_data, (*_flat(args), *_flat(kwargs.values()))))
         if count < 2:
             return func(*args, **kwargs)
 
-        def share(position: int, x: Any) -> Any:
-            if factors and position not in factors:
-                return x
-            return (
-                type(x)(scale_gradient(i, 1 / count) for i in x)
-                if isinstance(x, (list, tuple))
-                else scale_gradient(x, 1 / count)
-            )
+        def share(x: Any) -> Any:
+            return type(x)(map(share, x)) if isinstance(x, (list, tuple)) else scale_gradient(x, 1 / count)
 
-        return func(*(share(i, x) for i, x in enumerate(args)), **kwargs)
+        args = tuple(share(x) if not factors or i in factors else x for i, x in enumerate(args))
+        return func(*args, **{name: share(x) for name, x in kwargs.items()})
 
     return rule
 
@@ -198,112 +226,20 @@ def _flat(args: Iterable[Any]) -> Iterable[Any]:
             yield x
 
 
+def glu(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """F.glu: a ⊙ σ(b) for the halves a, b of x: identity on σ, uniform on the product."""
+
+    def call(input: Tensor, dim: int = -1) -> Tensor:
+        a, b = scale_gradient(input, 0.5).chunk(2, dim)
+        gate = pass_unchanged(b, torch.sigmoid(b.detach()), torch.sigmoid)
+        return value_of(a * gate, func(input.detach(), dim))
+
+    return call(*args, **kwargs) if any(map(is_data, (*args, *kwargs.values()))) else func(*args, **kwargs)
+
+
 def quotient(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x / y: a data divisor is a normaliser and is held constant, as in the LN-rule."""
     return func(args[0], *(x.detach() if isinstance(x, Tensor) else x for x in args[1:]), **kwargs)
-
-
-def attention(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """AttnLRP for fused attention softmax(q·kᵀ)·v: uniform on both products, Taylor on the softmax (Prop. 3.1).
-
-    The second product halves what reaches v and the weights, the first halves it again for q and k. The fused kernel stays.
-    """
-    names = ("query", "key", "value", "attn_mask")
-    bound = {**dict(zip(names, args, strict=False)), **kwargs}
-    rest = args[len(names) :]
-    for name, factor in zip(names, (0.25, 0.25, 0.5, 0.5), strict=True):
-        bound[name] = scale_gradient(bound.get(name), factor)
-    first = [bound.pop(name) for name in names]
-    return func(*first, *rest, **bound)
-
-
-def attention_constant(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """CP-LRP for fused attention (Ali et al. 2022): the attention weights are constant; only v carries relevance."""
-    names = ("query", "key", "value", "attn_mask")
-    bound = {**dict(zip(names, args, strict=False)), **kwargs}
-    rest = args[len(names) :]
-    for name in ("query", "key", "attn_mask"):
-        bound[name] = bound[name].detach() if isinstance(bound.get(name), Tensor) else bound.get(name)
-    first = [bound.pop(name) for name in names]
-    return func(*first, *rest, **bound)
-
-
-# --- normalisation: the standard deviation is a constant (LN-rule, Ali et al. 2022; AttnLRP Prop. 3.4) ----------------
-
-
-def layer_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """y = (x - mean) / std · w + b with std constant."""
-
-    def call(input: Tensor, normalized_shape: Any, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any) -> Any:
-        if not is_data(input) or is_data(weight):
-            return func(*args, **kwargs)
-        return _LayerNorm.apply(input, list(normalized_shape), weight, bias, eps)
-
-    return call(*args, **{k: v for k, v in kwargs.items() if k != "cudnn_enable"})
-
-
-def rms_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """y = x / rms(x) · w with the root mean square constant."""
-    y = func(*args, **kwargs)
-    if not is_data(y):
-        return y
-
-    def surrogate(input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Tensor:
-        dims = tuple(range(-len(tuple(normalized_shape)), 0))
-        eps = torch.finfo(input.dtype).eps if eps is None else eps
-        scaled = input * (input.detach().pow(2).mean(dims, keepdim=True) + eps).rsqrt()
-        return scaled if weight is None else scaled * weight
-
-    return _ValueOf.apply(surrogate(*args, **kwargs), y.detach())
-
-
-def group_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """y = (x - mean) / std · w + b per group of channels, with std constant. Instance norm is one group a channel."""
-    y = func(*args, **kwargs)
-    if not is_data(y):
-        return y
-
-    def surrogate(
-        input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
-    ) -> Tensor:
-        grouped = input.reshape(input.shape[0], num_groups, -1)
-        std = (grouped.detach().var(-1, keepdim=True, unbiased=False) + eps).sqrt()
-        scaled = ((grouped - grouped.mean(-1, keepdim=True)) / std).reshape(input.shape)
-        return scaled if weight is None else scaled * weight.reshape(1, -1, *(1 for _ in input.shape[2:]))
-
-    return _ValueOf.apply(surrogate(*args, **{k: v for k, v in kwargs.items() if k != "cudnn_enabled"}), y.detach())
-
-
-def instance_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """As :func:`group_norm`, one group a channel. With running statistics (eval) it is linear, hence plain."""
-
-    def call(
-        input: Tensor,
-        running_mean: Any = None,
-        running_var: Any = None,
-        weight: Any = None,
-        bias: Any = None,
-        use_input_stats: bool = True,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Any:
-        if not use_input_stats:
-            return func(*args, **kwargs)
-        return group_norm(F.group_norm, (input, input.shape[1], weight, bias, eps), {})
-
-    return call(*args, **kwargs)
-
-
-def normalize(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """F.normalize: x / ‖x‖ with the norm constant."""
-    y = func(*args, **kwargs)
-    if not is_data(y):
-        return y
-
-    def surrogate(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
-        return input / input.detach().norm(p, dim, keepdim=True).clamp_min(eps)
-
-    return _ValueOf.apply(surrogate(*args, **kwargs), y.detach())
 
 
 # --- in-place forms ---------------------------------------------------------------------------------------------------
