@@ -2,7 +2,8 @@
 
 from . import rules
 from .composites import COMPOSITES, Composite
+from .layer import LayerLRP
 from .lrp import LRP
 from .targets import contrastive, log_odds
 
-__all__ = ["COMPOSITES", "LRP", "Composite", "contrastive", "log_odds", "rules"]
+__all__ = ["COMPOSITES", "LRP", "Composite", "LayerLRP", "contrastive", "log_odds", "rules"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ..errors import ChallengerError
 from ..outputs import logits_of
+from .captum_rules import module_rules
 from .composites import Composite
 from .interception import Interception, Leaf, activation_modules
 from .state import attribution_state
@@ -90,26 +92,37 @@ class LRP(GradientAttribution):
             For integer inputs relevance at their embeddings, ``(rows, length, hidden)``; for float inputs a tensor of the
             input's own shape. In the unit of the score. For a tuple a tuple.
         """
-        as_dict = isinstance(inputs, Mapping)
+        relevances, score = self._propagate(inputs, target, additional_forward_args)
+        result: Any = relevances if isinstance(inputs, tuple) else relevances[0]
+        if return_convergence_delta:
+            return result, self.compute_convergence_delta(relevances, score)
+        return result
+
+    def _propagate(
+        self, inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any], target: Target, more: Any
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Relevances of the attributed tensors, and the explained score, ``(rows,)``."""
         if isinstance(inputs, Mapping):
             key = main_input(self.model, inputs)
             batch = {k: v for k, v in inputs.items() if k not in LABEL_KEYS}
             attributed: tuple[Tensor, ...] = (inputs[key],)
         else:
             attributed = inputs if isinstance(inputs, tuple) else (inputs,)
-            more = additional_forward_args if isinstance(additional_forward_args, tuple) else (additional_forward_args,)
-            more = () if additional_forward_args is None else more
+            more = () if more is None else more if isinstance(more, tuple) else (more,)
         ids = next((x for x in attributed if not x.is_floating_point()), None)
         if ids is not None and len(attributed) > 1:
             raise ChallengerError("Integer inputs are attributed one at a time: pass a dict, or a single tensor of ids.")
 
         with attribution_state(self.model):
             leaves = tuple(x.detach().requires_grad_() if x.is_floating_point() else x for x in attributed)
-            interception = Interception(self.composite, ids, self._embedding_weight() if ids is not None else None)
-            with activation_modules(self.model, self.composite), interception:
+            interception = Interception(self.composite, ids, embedding_table(self.model) if ids is not None else None)
+            with activation_modules(self.model, self.composite), module_rules(self.model), self._recording(), interception:
                 # A clone each: a model may write into its input, which a leaf forbids.
                 given = tuple(x.clone() if x.is_floating_point() else x for x in leaves)
-                outputs = self.model(**{**batch, key: given[0]}) if as_dict else self.model(*given, *more)
+                if isinstance(inputs, Mapping):
+                    outputs = self.model(**{**batch, key: given[0]})
+                else:
+                    outputs = self.model(*given, *more)
             score = score_of(logits_of(outputs, self.model), target)
             found = interception.leaves if ids is not None else [Leaf(x, x) for x in leaves]
             if not found:
@@ -117,29 +130,43 @@ class LRP(GradientAttribution):
                     f"{type(self.model).__name__} never looked its ids up with torch.nn.functional.embedding, so there is no"
                     " place to read relevance at. Pass float inputs instead."
                 )
-            gradients = torch.autograd.grad(score.sum(), [leaf.values for leaf in found], allow_unused=True)
-        relevances = [
-            torch.zeros_like(leaf.values) if gradient is None else leaf.values.detach() * gradient
-            for leaf, gradient in zip(found, gradients, strict=True)
-        ]
-        if ids is not None:
+            relevances = self._read(score, found)
+        if ids is not None and self._at_inputs:
             relevances = [sum_over_copies(relevances, found, ids)]
-        result: Any = tuple(relevances) if isinstance(inputs, tuple) else relevances[0]
-        if return_convergence_delta:
-            return result, self.compute_convergence_delta(tuple(relevances), score.detach())
-        return result
+        return tuple(relevances), score.detach()
+
+    _at_inputs = True
+
+    def _recording(self) -> AbstractContextManager[None]:
+        """Entered for the forward pass: where relevance is read elsewhere than at the inputs."""
+        return nullcontext()
+
+    def _read(self, score: Tensor, found: list[Leaf]) -> list[Tensor]:
+        """Relevance at each leaf: value times modified gradient."""
+        return times_gradient(score, [leaf.values for leaf in found])
 
     def compute_convergence_delta(self, attributions: Any, output: Tensor) -> Tensor:
         """Score minus summed relevance, ``(rows,)``."""
         attributions = attributions if isinstance(attributions, tuple) else (attributions,)
         return output.flatten() - sum(relevance.flatten(1).sum(1) for relevance in attributions)
 
-    def _embedding_weight(self) -> Tensor | None:
-        try:
-            table = self.model.get_input_embeddings()  # type: ignore[operator]
-        except (AttributeError, NotImplementedError):
-            return None
-        return getattr(table, "weight", None)
+
+def times_gradient(score: Tensor, values: Sequence[Tensor]) -> list[Tensor]:
+    """x ⊙ ∂(summed score)/∂x for each x; zeros where the score does not depend on x."""
+    gradients = torch.autograd.grad(score.sum(), values, allow_unused=True)
+    return [
+        torch.zeros_like(x) if gradient is None else x.detach() * gradient
+        for x, gradient in zip(values, gradients, strict=True)
+    ]
+
+
+def embedding_table(model: nn.Module) -> Tensor | None:
+    """The weight of ``model.get_input_embeddings()``, None where a model has no such thing."""
+    try:
+        table = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return getattr(table, "weight", None)
 
 
 def sum_over_copies(relevances: list[Tensor], leaves: list[Leaf], ids: Tensor) -> Tensor:

@@ -1,34 +1,190 @@
-"""Attribution by name, for training and for comparison: our LRP, and its controls."""
+"""Attribution by name, for training and for comparison: our LRP, captum's attributors, and controls.
+
+Every method has the signature of :data:`Method`, attributes token ids at their embeddings, and leaves the model as it was.
+Only ``"lrp"`` looks at the composite. Cost is in forward and backward passes of the batch:
+
+    lrp                     LRP by rules on operations                                                     1 + 1
+    input_x_gradient        captum.attr.InputXGradient: embedding times gradient                           1 + 1
+    saliency                captum.attr.Saliency: absolute gradient (Simonyan et al. 2014)                 1 + 1
+    integrated_gradients    captum.attr.IntegratedGradients, 50 steps from a zero baseline                50 + 50
+    deep_lift               captum.attr.DeepLift from a zero baseline; the rescale rule holds for the activation *modules*
+                            that captum knows (ReLU, Tanh, ...), any other operation has its plain gradient   2 + 2
+    captum_lrp              captum.attr.LRP: float inputs, plain networks                                  2 + 1
+    attention_rollout       Abnar & Zuidema 2020                                                           1 + 0
+    random                  noise that is a function of the row's content: a fixed, meaningless map        0
+    none                    every unit equally relevant                                                    0
+"""
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
+import captum.attr
 import torch
 from torch import Tensor, nn
 
+from ..errors import ChallengerError
+from ..keyed_random import keyed_uniform
 from .composites import Composite
 from .lrp import LRP, main_input
+from .rollout import attention_rollout
+from .scored import Scored
+from .state import attribution_state
 from .targets import Target
 
-# (model, batch, target, composite) -> relevance, in the shape that LRP.attribute returns
+# (model, batch, target, composite) -> relevance, in the shape that LRP.attribute returns (hidden may be 1)
 Method = Callable[[nn.Module, Mapping[str, Any], Target, "str | Composite"], Tensor]
+Composites = str | Composite
 
 
-def _lrp(model: nn.Module, batch: Mapping[str, Any], target: Target, composite: str | Composite) -> Tensor:
+def _lrp(model: nn.Module, batch: Mapping[str, Any], target: Target, composite: Composites) -> Tensor:
     return LRP(model, composite).attribute(batch, target=target)
 
 
-def _input_x_gradient(model: nn.Module, batch: Mapping[str, Any], target: Target, composite: str | Composite) -> Tensor:
-    """captum's InputXGradient at the embeddings: LRP without any rule."""
-    return LRP(model, "gradient").attribute(batch, target=target)
+def _with_captum(
+    attributor: Callable[[nn.Module], Any],
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    target: Target,
+    composite: Composites,
+    **options: Any,
+) -> Tensor:
+    """One of captum's attributors on the scores of a batch."""
+    with attribution_state(model), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Setting forward, backward hooks")  # DeepLift's; it removes them itself
+        scored = Scored(model, batch, target)
+        values = scored.values.requires_grad_()
+        if "internal_batch_size" in options:
+            options["internal_batch_size"] = len(values)
+        return attributor(scored).attribute(values, **options).detach()
 
 
-def _none(model: nn.Module, batch: Mapping[str, Any], target: Target, composite: str | Composite) -> Tensor:
+def integrated_gradients(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    target: Target,
+    composite: Composites = "",
+    *,
+    n_steps: int = 50,
+    baseline: str = "zero",
+) -> Tensor:
+    """captum's IntegratedGradients (Sundararajan et al. 2017), ``n_steps`` passes of the batch's own size.
+
+    Args:
+        baseline: where the path starts: ``"zero"``, or ``"pad"``, the embedding of the padding token at every place.
+    """
+    if baseline not in ("zero", "pad"):
+        raise ChallengerError(f"baseline={baseline!r} is unknown. Choose one of: 'zero', 'pad'.")
+    start: Any = 0.0
+    if baseline == "pad":
+        with attribution_state(model):
+            start = _pad_embedding(model, Scored(model, batch, target))
+    return _with_captum(
+        captum.attr.IntegratedGradients,
+        model,
+        batch,
+        target,
+        composite,
+        baselines=start,
+        n_steps=n_steps,
+        internal_batch_size=0,
+    )
+
+
+def _pad_embedding(model: nn.Module, scored: Scored) -> Tensor:
+    pad = getattr(getattr(model, "config", None), "pad_token_id", None)
+    if scored.table is None or pad is None:
+        raise ChallengerError(
+            f"baseline='pad' needs token ids, model.get_input_embeddings() and config.pad_token_id (got {pad!r})."
+            " Set it, or use baseline='zero'."
+        )
+    return scored.table[pad].detach().expand_as(scored.values).to(scored.values.dtype).clone()
+
+
+def captum_lrp(model: nn.Module, batch: Mapping[str, Any], target: Target, composite: Composites = "") -> Tensor:
+    """captum's own LRP, on a copy of the model: it exchanges weights and deletes every ``module.rule``.
+
+    Raises:
+        ChallengerError: where captum cannot: integer inputs, modules it has no rule for, a target that is not one class.
+    """
+    key = main_input(model, batch)
+    if not batch[key].is_floating_point():
+        raise ChallengerError(
+            f"captum's LRP needs float inputs, but {key!r} holds {batch[key].dtype} ids and captum has no rule for an"
+            " embedding. Use attribution 'lrp'."
+        )
+    if callable(target) or (isinstance(target, Tensor) and target.is_floating_point()):
+        raise ChallengerError(
+            "captum's LRP explains one class a row: give a class index, (rows,) indices or None, not a callable or float"
+            " target. Use attribution 'lrp'."
+        )
+    with attribution_state(model):
+        scored = Scored(copy.deepcopy(model), batch, target)
+        index = scored.target
+        if scored.logits(scored.values).shape[-1] == 1:
+            index = 0
+        try:
+            result = captum.attr.LRP(_Logits(scored)).attribute(scored.values.requires_grad_(), target=index)
+        except (TypeError, RuntimeError, AssertionError) as error:
+            raise ChallengerError(
+                f"captum's LRP cannot serve {type(model).__name__}: {' '.join(str(error).split())} Use attribution 'lrp'."
+            ) from error
+        return result.detach()
+
+
+class _Logits(nn.Module):
+    def __init__(self, scored: Scored) -> None:
+        super().__init__()
+        self.scored = scored
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.scored.logits(values).flatten(1)
+
+
+def _attention_rollout(model: nn.Module, batch: Mapping[str, Any], target: Target, composite: Composites) -> Tensor:
+    with attribution_state(model):
+        return attention_rollout(model, batch, target)
+
+
+def random_relevance(
+    model: nn.Module, batch: Mapping[str, Any], target: Target = None, composite: Composites = "", *, seed: int = 0
+) -> Tensor:
+    """Uniform numbers in (0, 1), 0 on padding: a pure function of the seed and the row's own content.
+
+    Like a real attribution, a row's map is the same in every epoch, batch and process; nothing is drawn from torch's
+    generators. For a fresh choice each time use ``"none"`` and a selection that draws.
+    """
+    x = batch[main_input(model, batch)].detach()
+    content = (x.double() if x.is_floating_point() else x).flatten(1)
+    if x.is_floating_point():
+        content = content.contiguous().view(torch.int64)
+    place = torch.arange(content.shape[1], device=x.device)
+    attended = batch.get("attention_mask")
+    attended = torch.ones_like(content) if attended is None or attended.shape != x.shape else attended.long()
+    # 23 random bits a unit: their sum tells rows apart, and padding does not change it.
+    row = ((keyed_uniform(seed, place, content) * (1 << 24)).long() * attended).sum(1, keepdim=True)
+    noise = keyed_uniform(seed + 1, row, place) * attended
+    return noise.reshape(x.shape) if x.is_floating_point() else noise.unsqueeze(-1)
+
+
+def _none(model: nn.Module, batch: Mapping[str, Any], target: Target, composite: Composites) -> Tensor:
     """Every unit equally relevant: with it, any selection is a random one, at no cost."""
     x = batch[main_input(model, batch)]
     return torch.ones_like(x, dtype=torch.float32) if x.is_floating_point() else torch.ones((*x.shape, 1), device=x.device)
 
 
-METHODS: dict[str, Method] = {"lrp": _lrp, "input_x_gradient": _input_x_gradient, "none": _none}
+METHODS: dict[str, Method] = {
+    "lrp": _lrp,
+    "input_x_gradient": partial(_with_captum, captum.attr.InputXGradient),
+    "saliency": partial(_with_captum, captum.attr.Saliency),
+    "integrated_gradients": integrated_gradients,
+    "deep_lift": partial(_with_captum, captum.attr.DeepLift),
+    "captum_lrp": captum_lrp,
+    "attention_rollout": _attention_rollout,
+    "random": random_relevance,
+    "none": _none,
+}

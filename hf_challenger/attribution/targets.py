@@ -11,7 +11,8 @@ from torch import Tensor
 from ..errors import ChallengerError
 
 Score = Callable[[Tensor], Tensor]
-Target = int | Tensor | Sequence[int] | Score | None
+ClassIndex = int | Tensor | Sequence[int] | None
+Target = ClassIndex | Score
 
 
 def score_of(logits: Tensor, target: Target) -> Tensor:
@@ -24,13 +25,19 @@ def score_of(logits: Tensor, target: Target) -> Tensor:
             (multi-label). A callable maps logits to scores, see :func:`contrastive`.
     """
     if callable(target):
-        return target(logits)
+        score = target(logits)
+        if not isinstance(score, Tensor) or score.shape != logits.shape[:1]:
+            found = tuple(score.shape) if isinstance(score, Tensor) else type(score).__name__
+            raise ChallengerError(
+                f"A callable target returns one score a row, shape {tuple(logits.shape[:1])}; got {found}."
+            )
+        return score
     if logits.dim() == 1:
         return logits
     logits = logits.flatten(1)
     rows, classes = logits.shape
     if target is None:
-        target = logits.argmax(-1)
+        target = predicted(logits)
     target = torch.as_tensor(target, device=logits.device)
     if target.is_floating_point():
         if target.numel() != logits.numel():
@@ -45,27 +52,39 @@ def score_of(logits: Tensor, target: Target) -> Tensor:
         raise ChallengerError(f"One target a row is needed: got {target.numel()} targets for {rows} rows.")
     if classes == 1:
         return logits[:, 0]
+    # Only on the CPU: elsewhere the check would make training wait for the device, which then reports the index itself.
+    if target.device.type == "cpu" and ((target < 0) | (target >= classes)).any():
+        raise ChallengerError(
+            f"A target is a class index in [0, {classes - 1}], as the model has {classes} outputs; got"
+            f" {target.min().item()} to {target.max().item()}."
+        )
     return logits.gather(1, target.unsqueeze(1)).squeeze(1)
 
 
-def contrastive(target: Tensor) -> Score:
+def predicted(logits: Tensor) -> Tensor:
+    """The class each row predicts, ``(rows,)``."""
+    return logits.flatten(1).argmax(-1) if logits.dim() > 1 else torch.zeros_like(logits, dtype=torch.long)
+
+
+def contrastive(target: ClassIndex) -> Score:
     """Target logit minus the best other logit: what tells the classes apart, instead of what they share."""
-
-    def score(logits: Tensor) -> Tensor:
-        own = score_of(logits, target)
-        others = logits.scatter(1, target.reshape(-1, 1), float("-inf")) if logits.shape[-1] > 1 else None
-        return own if others is None else own - others.max(-1).values
-
-    return score
+    return _against(target, lambda others: others.max(-1).values)
 
 
-def log_odds(target: Tensor) -> Score:
+def log_odds(target: ClassIndex) -> Score:
     """Target logit minus the log-sum-exp of the others: the log odds of the target's softmax probability."""
+    return _against(target, lambda others: others.logsumexp(-1))
 
+
+def _against(target: ClassIndex, joined: Score) -> Score:
     def score(logits: Tensor) -> Tensor:
         own = score_of(logits, target)
-        others = logits.scatter(1, target.reshape(-1, 1), float("-inf")) if logits.shape[-1] > 1 else None
-        return own if others is None else own - others.logsumexp(-1)
+        if logits.dim() == 1 or logits.shape[-1] == 1:  # a single output has no others
+            return own
+        classes = logits.shape[-1]
+        index = predicted(logits) if target is None else torch.as_tensor(target, device=logits.device).long()
+        is_own = torch.arange(classes, device=logits.device) == index.reshape(-1, 1)
+        return own - joined(logits.masked_fill(is_own, float("-inf")))
 
     return score
 
