@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from .attribution.lrp import LABEL_KEYS
 from .attribution.methods import METHODS
 from .attribution.targets import named_target
+from .checks import check_classes, check_inputs, is_sharded
 from .errors import ChallengerError
 from .inputs import Tokens
 from .keyed_random import keyed_uniform
@@ -84,6 +85,7 @@ class Challenger:
         self.model = model
         self.options = ChallengeOptions.of(options)
         self.seed = seed
+        self.sharded = is_sharded(model)
         self.units = Tokens(model, processing_class)
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
 
@@ -106,6 +108,8 @@ class Challenger:
                 f"The batch holds {', '.join(inputs) or 'nothing'}, but the challenge needs {units.key!r} (token ids)."
             )
         inputs = {k: v for k, v in inputs.items() if k not in LABEL_KEYS}
+        check_inputs(inputs, self.model)
+        check_classes(labels, self.model)
         ids = inputs[units.key]
         rows, device = len(ids), ids.device
         positions = torch.arange(first_row, first_row + rows)
@@ -127,7 +131,7 @@ class Challenger:
                 UNITS,
                 step,
                 positions[chosen].to(device)[:, None],
-                torch.arange(relevance.shape[1], device=device),
+                maskable.cumsum(1),  # counted from the row's own start, so that padding on either side changes nothing
             )
             mask = select(relevance, maskable, options.challenge_rate, options.challenge_selection, noise)
             mask &= (finite & labelled).unsqueeze(1)
@@ -135,6 +139,10 @@ class Challenger:
             removed[index] = removed_share(relevance, maskable, mask)
             without_units = (maskable.sum(1) < 2).sum()
             not_finite = (~finite).sum()
+        elif self.sharded:  # the other processes wait for this one's shards of the parameters
+            self._relevance(
+                model or self.model, {k: v[:1] if _has_rows(v, rows) else v for k, v in inputs.items()}, labels[:1]
+            )
 
         challenged = drop_mask.any(1)
         mixed = self.perturb(inputs, drop_mask, units) if len(chosen) else inputs

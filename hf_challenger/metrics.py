@@ -25,7 +25,8 @@ def with_logits(preprocess: Callable[[Any, Any], Any]) -> Callable[[Any, Any], A
     """``preprocess`` whose result travels together with the raw logits, through gathering and concatenation."""
 
     def keep_both(logits: Any, labels: Any) -> Any:
-        return Kept(preprocess(logits, labels), first_array(logits))
+        # Not a Kept: Trainer rebuilds sequences as type(x)(generator), which named tuples do not take.
+        return preprocess(logits, labels), first_array(logits)
 
     return keep_both
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
 from .challenger import ChallengedBatch, Challenger
+from .checks import refuse_bad_loss, refuse_unsupported
 from .config import LOWER_IS_BETTER
 from .errors import ChallengerError, ChallengerWarning
 from .losses import IGNORED, check_labels, problem_type_of
@@ -48,7 +49,7 @@ class ChallengerTrainer(Trainer):
         self._challenger: Challenger | None = None
         self._counters: Tensor | None = None
         self._labels_in_step: Tensor | None = None
-        self._step_seen, self._micro_step = -1, 0
+        self._micro_step = 0
         self._warned_not_finite = False
         preprocess = self.preprocess_logits_for_metrics
         kept = preprocess is not None
@@ -88,6 +89,7 @@ class ChallengerTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._labels_in_step = self._count_labels(batches, device)
+        self._micro_step = 0
         return batches, num_items
 
     def compute_loss(
@@ -112,8 +114,7 @@ class ChallengerTrainer(Trainer):
         outputs = model(**mixed.inputs)
         logits = logits_of(outputs, self.accelerator.unwrap_model(model))
         problem_type = problem_type_of(getattr(self._config(model), "problem_type", None), logits, labels)
-        if problem_type == "single_label_classification" and labels.device.type == "cpu":
-            check_labels(labels, logits.shape[-1])
+        check_labels(logits, labels[mixed.parents], problem_type)
         losses = mixed.row_losses(logits, labels, problem_type, self.args.label_smoothing_factor)
         self._count(mixed, losses.detach())
         if self.compute_loss_func is not None:
@@ -122,6 +123,8 @@ class ChallengerTrainer(Trainer):
             # Over all labels of the step, on all processes and micro-batches; DDP divides by the processes again.
             loss = (mixed.weights * losses).sum() / self._labels_in_this_step(labels) * self.accelerator.num_processes
             self.loss_is_scaled_for_ga = True
+        if self.accelerator.scaler is None:  # fp16's gradient scaler skips such steps by itself
+            refuse_bad_loss(loss.detach(), losses.detach(), logits, model, self.state.global_step)
         return (loss, outputs) if return_outputs else loss
 
     def _plain_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
@@ -138,9 +141,12 @@ class ChallengerTrainer(Trainer):
         labels = inputs[self._label_name(inputs)]
         outputs = model(**inputs)
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs[0]
-        share = (labels != IGNORED).sum() / self._labels_in_this_step(labels)
+        labelled = (labels != IGNORED).sum()
+        if labelled:
+            loss = loss * labelled / self._labels_in_this_step(labels) * self.accelerator.num_processes
+        else:  # the head's mean over no label is NaN
+            loss = logits_of(outputs if isinstance(outputs, dict) else outputs[1:]).sum() * 0
         self.loss_is_scaled_for_ga = True
-        loss = loss * share * self.accelerator.num_processes
         return (loss, outputs) if return_outputs else loss
 
     def _users_loss(self, outputs: Any, labels: Tensor, num_items: Any, mixed: ChallengedBatch) -> Tensor:
@@ -170,6 +176,7 @@ class ChallengerTrainer(Trainer):
         if known is None or known.model is not bare or known.options != options:
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
             self.options = options
+            refuse_unsupported(model, self.args.n_gpu)
             self._challenger = known = Challenger(bare, options, self._processing_class(), seed)
         return known
 
@@ -185,11 +192,8 @@ class ChallengerTrainer(Trainer):
 
     def _first_row(self) -> int:
         """Position of this micro-batch's first row among all rows of the optimizer step."""
-        if self.state.global_step == self._step_seen:
-            self._micro_step += 1
-        else:
-            self._step_seen, self._micro_step = self.state.global_step, 0
         batch = self._micro_step * self.accelerator.num_processes + self.accelerator.process_index
+        self._micro_step += 1
         return int(batch * self._train_batch_size)
 
     def _label_name(self, inputs: Any) -> str:
@@ -199,7 +203,8 @@ class ChallengerTrainer(Trainer):
         raise ChallengerError(
             f"The batch holds {', '.join(inputs) or 'nothing'}, but no labels; expected one of"
             f" {', '.join(map(repr, dict.fromkeys((*(self.label_names or ()), 'labels'))))}. Name the label column 'labels', or"
-            " set label_names in the arguments."
+            f" set label_names in the arguments; columns that {type(self.model).__name__}.forward does not take are dropped, so"
+            " load a model with a classification head."
         )
 
     def _count_labels(self, batches: list[Any], device: torch.device) -> Tensor | None:

@@ -1,0 +1,119 @@
+"""Models and batches that cannot be challenged, refused with the way out before they cost time or weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from .errors import ChallengerError
+from .losses import check_labels, problem_type_of
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether the parameters are spread over processes by FSDP2 (``fully_shard``)."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def refuse_unsupported(model: nn.Module, gpus_of_this_process: int = 1) -> None:
+    """Raise :class:`ChallengerError` for ways of training that the challenge cannot, or was never seen to, go with.
+
+    Args:
+        model: with its wrappers, as the training loop calls it.
+        gpus_of_this_process: more than one means torch.nn.DataParallel.
+    """
+    if gpus_of_this_process > 1:
+        raise ChallengerError(
+            f"This process drives {gpus_of_this_process} GPUs through torch.nn.DataParallel, which the challenge does not"
+            f" support. Start one process per GPU (torchrun --nproc_per_node {gpus_of_this_process} script.py), or show this"
+            " one a single GPU (CUDA_VISIBLE_DEVICES=0)."
+        )
+    if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
+        raise ChallengerError(
+            "The model is wrapped by FSDP1 (FullyShardedDataParallel), inside which relevance cannot be computed. Use FSDP2"
+            " (fsdp_version: 2 in the accelerate configuration, or fully_shard), or DDP if the model fits on one device."
+        )
+    if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
+        raise ChallengerError(
+            "The parameters are partitioned by DeepSpeed ZeRO-3, inside which relevance cannot be computed. Use ZeRO stage 2,"
+            " FSDP2, or DDP if the model fits on one device."
+        )
+    if any(getattr(module, "is_quantized", False) is True for module in model.modules()):
+        raise ChallengerError(
+            "The model's weights are quantized; the operations of quantized layers have no relevance rule yet. Load the model"
+            " without quantization_config (dtype='bfloat16' halves its memory; PEFT adapters on it are supported), or train"
+            " with challenge_share=0."
+        )
+
+
+def check_inputs(inputs: Mapping[str, Any], model: nn.Module) -> None:
+    """Raise :class:`ChallengerError` where inputs would spoil the model or end in an opaque error. Waits for the device."""
+    for name, value in inputs.items():
+        if not isinstance(value, Tensor):
+            continue
+        if not value.numel():
+            raise ChallengerError(f"{name!r} is empty: its shape is {tuple(value.shape)}. Leave out rows without content.")
+        if value.is_floating_point() and not value.isfinite().all():
+            row = int((~value.isfinite()).flatten(1).any(1).nonzero()[0]) if value.dim() > 1 else 0
+            raise ChallengerError(
+                f"{name!r} holds NaN or infinity in row {row} of the batch. Clean or impute the data before training."
+            )
+    ids = inputs.get("input_ids")
+    if not isinstance(ids, Tensor) or ids.is_floating_point():
+        return
+    if ids.dim() != 2:
+        raise ChallengerError(
+            f"'input_ids' has shape {tuple(ids.shape)}; (rows, length) is expected. Multiple choice and other tasks with"
+            " several texts a row are not supported: train them with Trainer, or one text (or text pair) a row."
+        )
+    vocabulary = _vocabulary(model)
+    if vocabulary is not None and ((ids < 0) | (ids >= vocabulary)).any():
+        wrong = ids[(ids < 0) | (ids >= vocabulary)][0].item()
+        raise ChallengerError(
+            f"'input_ids' holds {wrong}, but the model embeds {vocabulary} tokens (0 to {vocabulary - 1}). Use the tokenizer"
+            " that belongs to the model, or model.resize_token_embeddings(len(tokenizer)) after adding tokens."
+        )
+
+
+def refuse_bad_loss(loss: Tensor, losses: Tensor, logits: Tensor, model: nn.Module, step: int) -> None:
+    """Raise :class:`ChallengerError` at a NaN or infinite loss, before it reaches the weights. Waits for the device."""
+    if loss.isfinite():
+        return
+    rows = (~losses.isfinite()).nonzero().flatten().tolist()
+    spoiled = next((name for name, parameter in model.named_parameters() if not parameter.isfinite().all()), None)
+    if spoiled is not None:
+        cause = f"the model's weights already hold NaN or infinity (first in {spoiled})"
+    elif not logits.isfinite().all():
+        cause = "the model's logits overflowed there, with finite weights and inputs"
+    else:
+        cause = "the logits are finite, so the loss itself overflowed"
+    raise ChallengerError(
+        f"The loss is {loss.item()} at step {step}, in rows {rows} of the batch: {cause}. Nothing was changed in this step. Lower"
+        " the learning rate, clip gradients (max_grad_norm), train in bf16 or fp32, and resume from the last checkpoint."
+    )
+
+
+def _vocabulary(model: nn.Module) -> int | None:
+    try:
+        table = model.get_input_embeddings()  # type: ignore[operator]
+    except (AttributeError, NotImplementedError):
+        return None
+    return getattr(table, "num_embeddings", None)
+
+
+def check_classes(labels: Tensor, model: nn.Module) -> None:
+    """:func:`~.losses.check_labels` before the first forward pass, where the width of the logits is known in advance.
+
+    Only transformers' own classes are asked: a head of the user's own may not follow its config.
+    """
+    base: Any = model
+    if hasattr(base, "get_base_model"):  # PEFT
+        base = base.get_base_model()
+    config: Any = getattr(base, "config", None)
+    if not type(base).__module__.startswith("transformers.") or config is None or not hasattr(base, "num_labels"):
+        return
+    logits = torch.empty(len(labels), config.num_labels, device="meta")
+    check_labels(logits, labels, problem_type_of(config.problem_type, logits, labels))
