@@ -14,15 +14,15 @@ from .attribution.methods import METHODS
 from .attribution.targets import named_target
 from .checks import check_classes, check_inputs, is_sharded
 from .errors import ChallengerError
-from .inputs import Tokens
-from .keyed_random import keyed_uniform
+from .inputs import units_for
+from .keyed_random import Draw, keyed_uniform
 from .losses import IGNORED, row_losses
 from .options import ChallengeOptions
 from .perturbation import perturbation_for
 from .selection import removed_share, select
 
-# Streams of random numbers: which rows are challenged, and which of their units are hidden.
-ROWS, UNITS = 0, 1
+# Streams of random numbers: which rows are challenged, which of their units are hidden, and what is put there.
+ROWS, UNITS, FILL = 0, 1, 2
 
 
 @dataclass
@@ -36,7 +36,7 @@ class ChallengedBatch:
         weights: ``(mixed rows,)`` weight of each row's loss.
         gives_up: ``(mixed rows,)`` certainty that each row's target gives up, in [0, 1].
         removed: ``(mixed rows,)`` share of positive relevance removed.
-        drop_mask: ``(mixed rows, units)`` bool, True = removed.
+        drop_mask: ``(mixed rows, units)`` bool, True = removed; a grid of units (patches) lies in one line, row by row.
         without_units: how many of the chosen rows had too few maskable units and stayed clean (tensor).
         not_finite: how many of them had NaN or infinite relevance and stayed clean (tensor).
     """
@@ -86,7 +86,7 @@ class Challenger:
         self.options = ChallengeOptions.of(options)
         self.seed = seed
         self.sharded = is_sharded(model)
-        self.units = Tokens(model, processing_class)
+        self.units = units_for(model, processing_class, self.options.challenge_units, self.options.challenge_unit_size)
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
 
     def challenge(
@@ -105,24 +105,26 @@ class Challenger:
         options, units = self.options, self.units
         if units.key not in inputs:
             raise ChallengerError(
-                f"The batch holds {', '.join(inputs) or 'nothing'}, but the challenge needs {units.key!r} (token ids)."
+                f"The batch holds {', '.join(inputs) or 'nothing'}, but the challenge needs {units.key!r}, the main input of"
+                f" {type(self.model).__name__}. Rename the column, or set the model's main_input_name."
             )
         inputs = {k: v for k, v in inputs.items() if k not in LABEL_KEYS}
         check_inputs(inputs, self.model)
         check_classes(labels, self.model)
-        ids = inputs[units.key]
-        rows, device = len(ids), ids.device
+        rows, device = len(inputs[units.key]), inputs[units.key].device
         positions = torch.arange(first_row, first_row + rows)
         # On the CPU, so that the number of chosen rows is known without waiting for the device.
         chosen = (keyed_uniform(self.seed, ROWS, step, positions) < options.challenge_share).nonzero().squeeze(1)
         index = chosen.to(device)
-        drop_mask = torch.zeros(rows, self._length(inputs), dtype=torch.bool, device=device)
+        may_hide = units.maskable(inputs)
+        grid = may_hide.shape[1:]
+        drop_mask = torch.zeros_like(may_hide).flatten(1)
         removed = torch.zeros(rows, device=device)
         without_units = not_finite = torch.zeros((), device=device)
         if len(chosen):
             part = {k: v[index] if _has_rows(v, rows) else v for k, v in inputs.items()}
-            relevance = units.per_unit(self._relevance(model or self.model, part, labels[index]))
-            maskable = units.maskable(part)
+            relevance = self._relevance(model or self.model, part, labels[index], grid).flatten(1)
+            maskable = may_hide[index].flatten(1)
             finite = relevance.isfinite().all(1)
             labelled = (labels[index] != IGNORED).flatten(1).any(1) if labels.dim() > 1 else labels[index] != IGNORED
             relevance = relevance.masked_fill(~finite.unsqueeze(1), 0)
@@ -133,23 +135,26 @@ class Challenger:
                 positions[chosen].to(device)[:, None],
                 maskable.cumsum(1),  # counted from the row's own start, so that padding on either side changes nothing
             )
-            mask = select(relevance, maskable, options.challenge_rate, options.challenge_selection, noise)
+            span = units.span if options.challenge_span is None else options.challenge_span
+            mask = select(relevance, maskable, options.challenge_rate, options.challenge_selection, noise, span, grid)
             mask &= (finite & labelled).unsqueeze(1)
             drop_mask[index] = mask
             removed[index] = removed_share(relevance, maskable, mask)
             without_units = (maskable.sum(1) < 2).sum()
             not_finite = (~finite).sum()
         elif self.sharded:  # the other processes wait for this one's shards of the parameters
-            self._relevance(
-                model or self.model, {k: v[:1] if _has_rows(v, rows) else v for k, v in inputs.items()}, labels[:1]
-            )
+            part = {k: v[:1] if _has_rows(v, rows) else v for k, v in inputs.items()}
+            self._relevance(model or self.model, part, labels[:1], grid)
 
         challenged = drop_mask.any(1)
-        mixed = self.perturb(inputs, drop_mask, units) if len(chosen) else inputs
+        draw = Draw(self.seed, FILL, step, positions.to(device))
+        mixed = self.perturb(inputs, drop_mask.unflatten(1, grid), units, draw) if len(chosen) else inputs
         parents = torch.arange(rows, device=device)
         clean_weight, challenged_weight = options.row_weights()
         if options.challenge_mix == "append" and len(chosen):
-            clean_inputs = self.perturb(inputs, torch.zeros_like(drop_mask), units)  # with the keys that a challenge adds
+            clean_inputs = self.perturb(
+                inputs, torch.zeros_like(may_hide), units, draw
+            )  # with the keys that a challenge adds
             mixed = {k: torch.cat([clean_inputs[k], v[index]]) if _has_rows(v, rows) else v for k, v in mixed.items()}
             parents = torch.cat([parents, index])
             has_copy = torch.zeros(rows, device=device).index_fill(0, index, 1)
@@ -175,12 +180,18 @@ class Challenger:
             not_finite=not_finite,
         )
 
-    def _length(self, inputs: Mapping[str, Any]) -> int:
-        return int(inputs[self.units.key].shape[1])
-
-    def _relevance(self, model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) -> Tensor:
+    def _relevance(self, model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, grid: tuple[int, ...]) -> Tensor:
+        """``(rows, *grid)``"""
         target = named_target(self.options.challenge_target, labels.masked_fill(labels == IGNORED, 0))
-        return METHODS[self.options.challenge_attribution](model, inputs, target, self.options.challenge_composite)
+        method = METHODS[self.options.challenge_attribution]
+        relevance = self.units.per_unit(method(model, inputs, target, self.options.challenge_composite))
+        if relevance.shape[1:] != grid:
+            raise ChallengerError(
+                f"Relevance came for {tuple(relevance.shape[1:])} units, but {type(self.units).__name__} says that"
+                f" {self.units.key!r} has {tuple(grid)}. If another input was attributed, set the model's main_input_name to"
+                f" {self.units.key!r}; if not, per_unit and maskable of the adapter do not agree."
+            )
+        return relevance
 
 
 def _has_rows(x: Any, rows: int) -> bool:

@@ -7,6 +7,9 @@ Torch's own generators are not touched, so dropout and shuffling are those of a 
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -43,3 +46,29 @@ def keyed_uniform(*keys: int | Tensor) -> Tensor:
         state = _mix((state.to(key.device) if state.dim() == 0 else state) ^ (key + _GOLDEN)) + _GOLDEN
     # 23 bits, placed in the middle of their cell: float32 then holds neither 0 nor 1, and -log(-log(u)) stays finite.
     return (_shift_right(_mix(state), 41).to(torch.float32) + 0.5) / (1 << 23)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Random numbers for the rows of one batch.
+
+    Attributes:
+        seed, stream, step: parts of every key.
+        rows: ``(rows,)`` int64: each row's position among all rows of the step.
+    """
+
+    seed: int
+    stream: int
+    step: int
+    rows: Tensor
+
+    def uniform(self, *shape: int, salt: int = 0) -> Tensor:
+        """``(rows, *shape)`` uniform numbers in (0, 1)."""
+        elements = torch.arange(math.prod(shape), device=self.rows.device)
+        numbers = keyed_uniform(self.seed, self.stream, self.step, salt, self.rows[:, None], elements)
+        return numbers.reshape(len(self.rows), *shape)
+
+    def normal(self, *shape: int) -> Tensor:
+        """``(rows, *shape)`` standard normal numbers (Box and Muller, 1958)."""
+        radius = (-2 * self.uniform(*shape, salt=1).log()).sqrt()
+        return radius * (2 * math.pi * self.uniform(*shape, salt=2)).cos()

@@ -10,6 +10,7 @@ from .attribution.composites import COMPOSITES, Composite
 from .attribution.methods import METHODS
 from .attribution.targets import TARGETS
 from .errors import ChallengerError, check_choice
+from .inputs import ADAPTERS
 from .perturbation import PERTURBATIONS
 from .selection import SELECTIONS
 
@@ -64,7 +65,36 @@ class ChallengeOptions:
     )
     challenge_perturbation: str = field(
         default="auto",
-        metadata={"help": _choices("How units are hidden. 'auto' removes tokens from attention.", ("auto", *PERTURBATIONS))},
+        metadata={
+            "help": _choices(
+                "How units are hidden. 'auto' removes tokens from attention and fills in the mean elsewhere. attention and mask"
+                " are for tokens, interpolate for series and audio, blur for images; mean, zero, noise and swap (with another"
+                " row's) for all three.",
+                ("auto", *PERTURBATIONS),
+            )
+        },
+    )
+    challenge_units: str = field(
+        default="auto",
+        metadata={
+            "help": _choices(
+                "What is hidden. 'auto' is told by the model's main input. Others can be registered.", ("auto", *ADAPTERS)
+            )
+        },
+    )
+    challenge_unit_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Size of a unit: time steps, samples, or pixels a side. Not set: the model's patch, or else a 24th of a"
+            " series and an 8th of an image's side. Not for tokens."
+        },
+    )
+    challenge_span: int | None = field(
+        default=None,
+        metadata={
+            "help": "Units that are hidden side by side around each chosen one (images: along both sides); challenge_rate still"
+            " counts units. Not set: 1."
+        },
     )
     challenge_softening: float = field(
         default=1.0,
@@ -94,7 +124,12 @@ class ChallengeOptions:
         check_choice("challenge_target", self.challenge_target, TARGETS)
         check_choice("challenge_selection", self.challenge_selection, SELECTIONS)
         check_choice("challenge_perturbation", self.challenge_perturbation, ("auto", *PERTURBATIONS))
+        check_choice("challenge_units", self.challenge_units, ("auto", *ADAPTERS))
         check_choice("challenge_mix", self.challenge_mix, MIXES)
+        for name in ("challenge_unit_size", "challenge_span"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ChallengerError(f"{name}={value!r} is not a whole number from 1 on. Leave it unset for the default.")
         if self.challenge_mix == "replace" and self.challenge_share == 1 and self.challenge_weight not in (None, 1, 1.0):
             raise ChallengerError(
                 f"challenge_share=1 with challenge_mix='replace' leaves no clean row, but challenge_weight={self.challenge_weight}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 # (relevance, uniform noise in (0, 1)) -> score; the highest scores are hidden.
@@ -38,7 +39,15 @@ def units_to_hide(maskable: Tensor, rate: float) -> Tensor:
     return torch.minimum(wanted.clamp(min=1), (count - 1).clamp(min=0))
 
 
-def select(relevance: Tensor, maskable: Tensor, rate: float, selection: str, noise: Tensor) -> Tensor:
+def select(
+    relevance: Tensor,
+    maskable: Tensor,
+    rate: float,
+    selection: str,
+    noise: Tensor,
+    span: int = 1,
+    grid: tuple[int, ...] | None = None,
+) -> Tensor:
     """The units to hide.
 
     Args:
@@ -47,13 +56,55 @@ def select(relevance: Tensor, maskable: Tensor, rate: float, selection: str, noi
         rate: share of a row's maskable units to hide.
         selection: a name in :data:`SELECTIONS`.
         noise: ``(rows, units)`` uniform numbers in (0, 1).
+        span: units that are hidden side by side around each chosen one, along each axis of the grid. How many are hidden
+            in all does not depend on it: the last span of a row is cut.
+        grid: how the units lie, ``prod(grid) == units``. None: in one line.
 
     Returns:
         drop_mask, ``(rows, units)`` bool, True = removed; a subset of ``maskable``.
     """
-    score = SELECTIONS[selection](relevance.float(), noise).masked_fill(~maskable, float("-inf"))
-    rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    relevance = relevance.float()
+    if span == 1:
+        score = SELECTIONS[selection](relevance, noise).masked_fill(~maskable, float("-inf"))
+        rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
+    else:
+        rank = _rank_by_spans(relevance, maskable, rate, selection, noise, span, grid or relevance.shape[1:])
     return (rank < units_to_hide(maskable, rate).unsqueeze(1)) & maskable
+
+
+def _rank_by_spans(
+    relevance: Tensor,
+    maskable: Tensor,
+    rate: float,
+    selection: str,
+    noise: Tensor,
+    span: int,
+    grid: tuple[int, ...],
+) -> Tensor:
+    """Order of hiding: span after span, and within a span the units nearest to its peak first.
+
+    A peak is chosen by the relevance of the whole span around it, among the units that no earlier span covers.
+    """
+    score = SELECTIONS[selection](_summed_over_spans(relevance * maskable, span, grid), noise)
+    place = torch.cartesian_prod(*(torch.arange(n, device=relevance.device) for n in grid)).reshape(-1, len(grid))
+    wanted = units_to_hide(maskable, rate)
+    turn = torch.full_like(score, float("inf"))
+    for number in range(int(wanted.max())):
+        free = maskable & turn.isinf()
+        peak = score.masked_fill(~free, float("-inf")).argmax(1)
+        # The middle of an even span lies half a unit behind its peak.
+        distance = (place - place[peak].unsqueeze(1) - (1 - span % 2) / 2).abs().amax(-1)
+        turn = torch.where(free & (distance <= (span - 1) / 2), number + distance / span, turn)
+        if bool(((~turn.isinf()).sum(1) >= wanted).all()):
+            break
+    return turn.argsort(dim=1, stable=True).argsort(dim=1)
+
+
+def _summed_over_spans(relevance: Tensor, span: int, grid: tuple[int, ...]) -> Tensor:
+    """``(rows, units)``: the relevance of the span around each unit."""
+    pool = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[len(grid)]
+    around = F.pad(relevance.reshape(-1, 1, *grid), ((span - 1) // 2, span // 2) * len(grid))
+    return pool(around, span, stride=1).reshape(relevance.shape) * span ** len(grid)
 
 
 def removed_share(relevance: Tensor, maskable: Tensor, drop_mask: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class Config(ChallengerConfig):
     warmup_steps: float = field(default=0.1)
     logging_steps: float = field(default=10)
     save_strategy: str = field(default="no")
-    report_to: str | list[str] | None = field(default="tensorboard")
+    report_to: None | str | list[str] = field(default="tensorboard")  # noqa: RUF036 (HfArgumentParser wants it first)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What is attributed in a batch, and which of its units may be hidden."""
+"""Token ids: relevance is read at their embeddings; a unit is a token."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import ChallengerWarning
+from ..errors import ChallengerWarning
 
 
 class Tokens:
@@ -27,6 +27,7 @@ class Tokens:
 
     key = "input_ids"
     attention_key = "attention_mask"
+    span = 1
 
     def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
         self.knows_special = tokenizer is not None and hasattr(tokenizer, "all_special_ids")
@@ -50,6 +51,7 @@ class Tokens:
         pad = getattr(tokenizer, "pad_token_id", None) if self.knows_special else None
         self.pad_token_id = getattr(text_config, "pad_token_id", None) if pad is None else pad
         self.takes_attention_mask = self.attention_key in inspect.signature(model.forward).parameters
+        self.perturbations: tuple[str, ...] = ("attention", "mask") if self.takes_attention_mask else ("mask",)
 
     def attended(self, inputs: Mapping[str, Any]) -> Tensor:
         """``(rows, length)`` bool: the batch's own attention mask, or everything but padding where it brings none."""

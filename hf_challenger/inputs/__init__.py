@@ -1,0 +1,112 @@
+"""What is attributed in a batch, and which of its units may be hidden: one adapter for each kind of input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from ..errors import ChallengerError, check_choice
+from .audio import Audio
+from .blocks import Blocks
+from .names import main_input_of
+from .patches import Patches
+from .series import Series, SeriesChannelsFirst
+from .tokens import Tokens
+
+__all__ = [
+    "ADAPTERS",
+    "Audio",
+    "Blocks",
+    "Patches",
+    "Series",
+    "SeriesChannelsFirst",
+    "Tokens",
+    "Units",
+    "register_units",
+    "units_for",
+]
+
+
+class Units(Protocol):
+    """What a challenge needs to know about a kind of input.
+
+    Attributes:
+        key: the batch's tensor that is attributed; the model's ``main_input_name``.
+        perturbations: names of the ways to hide a unit, see :mod:`hf_challenger.perturbation`; the first is the default.
+        span: units that are hidden side by side, by default.
+
+    The grid of units has one axis (tokens, time) or several (patches).
+    """
+
+    key: str
+    perturbations: tuple[str, ...]
+    span: int
+
+    def maskable(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, *grid)`` bool: the units that may be hidden. Raises :class:`ChallengerError` for bad inputs."""
+
+    def per_unit(self, relevance: Tensor) -> Tensor:
+        """What ``LRP.attribute`` returns → ``(rows, *grid)`` floats."""
+
+
+# (model, processing_class, challenge_unit_size) -> adapter
+Factory = Callable[[nn.Module, Any, "int | None"], Units]
+
+
+def _tokens(model: nn.Module, processing_class: Any, unit_size: int | None) -> Tokens:
+    if unit_size is not None:
+        raise ChallengerError(
+            f"challenge_unit_size={unit_size} is for series, images and audio: the unit of text is a token. Leave it unset; to"
+            " hide neighbouring tokens together set challenge_span."
+        )
+    return Tokens(model, processing_class)
+
+
+ADAPTERS: dict[str, Factory] = {
+    "tokens": _tokens,
+    "series": Series,
+    "series_channels_first": SeriesChannelsFirst,
+    "patches": Patches,
+    "audio": Audio,
+}
+
+BY_INPUT = {
+    "input_ids": "tokens",
+    "past_values": "series",
+    "pixel_values": "patches",
+    "input_values": "audio",
+    "input_features": "audio",
+}
+
+
+def register_units(name: str, factory: Factory, main_input: str | None = None) -> None:
+    """Make ``challenge_units=name`` known.
+
+    Args:
+        name: not yet taken.
+        factory: ``(model, processing_class, challenge_unit_size)`` → adapter, see :class:`Units`; a subclass of
+            :class:`Blocks` is one.
+        main_input: models with this main input get it without being asked.
+    """
+    if name in ADAPTERS or name == "auto":
+        raise ChallengerError(f"Units named {name!r} are known already. Choose another name.")
+    ADAPTERS[name] = factory
+    if main_input is not None:
+        BY_INPUT[main_input] = name
+
+
+def units_for(model: nn.Module, processing_class: Any = None, name: str = "auto", unit_size: int | None = None) -> Units:
+    """The adapter of that name; ``auto`` is told by the model's main input."""
+    if name == "auto":
+        main = main_input_of(model)
+        if main not in BY_INPUT:
+            raise ChallengerError(
+                f"The main input of {type(model).__name__} is {main!r}, which does not tell what may be hidden. Set"
+                f" challenge_units to one of {', '.join(map(repr, ADAPTERS))}, or set the model's main_input_name to one of"
+                f" {', '.join(map(repr, BY_INPUT))}, or register an adapter of your own (docs/adapters.md)."
+            )
+        name = BY_INPUT[main]
+    check_choice("challenge_units", name, ("auto", *ADAPTERS))
+    return ADAPTERS[name](model, processing_class, unit_size)

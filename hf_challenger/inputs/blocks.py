@@ -1,0 +1,108 @@
+"""Float inputs, cut into equal blocks: what time series, images and audio have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import ChallengerError
+from .names import main_input_of
+
+
+class Blocks:
+    """A float tensor whose units are blocks along some of its axes, over all channels.
+
+    Where the size does not divide an axis, the last block along it is smaller. Elements that were not observed (padding,
+    missing values) are never hidden, and a block without an observed element is no unit.
+
+    Args:
+        model: its ``main_input_name``, or else the first argument of its ``forward``, is the input that is cut.
+        processing_class: not needed.
+        unit_size: elements along each cut axis; None: the adapter's own choice.
+
+    Subclasses say which ``axes`` are cut and how large a block is (:meth:`size`).
+    """
+
+    perturbations: tuple[str, ...] = ("mean", "zero", "noise", "swap")
+    span = 1
+    what = "input"
+
+    def __init__(self, model: nn.Module, processing_class: Any = None, unit_size: int | None = None) -> None:
+        self.key = main_input_of(model)
+        self.config: Any = getattr(model, "config", None)
+        self.unit_size = unit_size
+
+    def axes(self, x: Tensor) -> tuple[int, ...]:
+        """The axes of ``x`` that are cut, ascending, not negative."""
+        raise NotImplementedError
+
+    def size(self, x: Tensor) -> tuple[int, ...]:
+        """Length of a block along each of the axes, where the user did not choose one."""
+        raise NotImplementedError
+
+    def blocks(self, x: Tensor) -> tuple[tuple[int, int, int], ...]:
+        """``(axis, its length, length of a block)`` for each axis that is cut."""
+        axes = self.axes(x)
+        sizes = self.size(x) if self.unit_size is None else (self.unit_size,) * len(axes)
+        return tuple((axis, x.shape[axis], min(size, x.shape[axis])) for axis, size in zip(axes, sizes, strict=True))
+
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        """Raise :class:`ChallengerError` where the input cannot be challenged; the message says why, and the way out."""
+        x = inputs[self.key]
+        found = f"{self.key} has shape {tuple(x.shape)}"
+        if not x.is_floating_point():
+            raise ChallengerError(
+                f"{self.key} is {x.dtype}; relevance needs floats. Convert it, for example x.float() / 255."
+            )
+        blocks = self.blocks(x)
+        if all(length <= size for _, length, size in blocks):
+            longest = max(length for _, length, _ in blocks)
+            raise ChallengerError(
+                f"{found}, which is a single unit of {longest}: nothing would be left to decide on. Set"
+                f" challenge_unit_size to {max(longest // 2, 1)} or less{'' if longest > 1 else ', or pass a longer input'}."
+            )
+        if not bool(torch.isfinite(x).all()):
+            bad = (~torch.isfinite(x)).flatten(1).any(1)
+            raise ChallengerError(
+                f"{self.key} holds NaN or infinite values in {int(bad.sum())} of {len(x)} rows, the first is row"
+                f" {int(bad.nonzero()[0])} of the batch. Fill missing values (for example with 0) and mark them with 0 in"
+                " past_observed_mask if the model takes it, or leave these rows out."
+            )
+
+    def observed(self, inputs: Mapping[str, Any]) -> Tensor:
+        """Bool tensor of the input's shape: False at padding and missing values."""
+        return torch.ones_like(inputs[self.key], dtype=torch.bool)
+
+    def maskable(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, *grid)`` bool: the blocks that may be hidden, those with an observed element."""
+        self.check(inputs)
+        return self._sum(self.observed(inputs).float()) > 0
+
+    def per_unit(self, relevance: Tensor) -> Tensor:
+        """Relevance of the input's own shape → ``(rows, *grid)``, summed over each block, in float32 at least."""
+        return self._sum(relevance.to(torch.promote_types(relevance.dtype, torch.float32)))
+
+    def hidden(self, inputs: Mapping[str, Any], drop_mask: Tensor) -> Tensor:
+        """``(rows, *grid)`` drop_mask → bool tensor of the input's shape: the elements to hide, observed ones only."""
+        x = inputs[self.key]
+        blocks = self.blocks(x)
+        for axis, (_, length, size) in enumerate(blocks, start=1):
+            drop_mask = drop_mask.repeat_interleave(size, axis).narrow(axis, 0, length)
+        cut = {axis for axis, _, _ in blocks}
+        drop_mask = drop_mask.reshape([n if axis == 0 or axis in cut else 1 for axis, n in enumerate(x.shape)])
+        return drop_mask & self.observed(inputs)
+
+    def _sum(self, values: Tensor) -> Tensor:
+        """Sum over each block and over all axes that are not cut."""
+        blocks = self.blocks(values)
+        cut = [axis for axis, _, _ in blocks]
+        others = [axis for axis in range(1, values.dim()) if axis not in cut]
+        values = values.sum(others) if others else values
+        for axis, (_, length, size) in enumerate(blocks, start=1):
+            padded = F.pad(values.movedim(axis, -1), (0, -length % size))
+            values = padded.unflatten(-1, (-1, size)).sum(-1).movedim(-1, axis)
+        return values
