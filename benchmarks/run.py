@@ -49,7 +49,10 @@ def path_of(results: Path, name: str, cell: dict[str, Any]) -> Path:
 
 
 def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, threads: int) -> dict[str, Any]:
-    """Train and measure one cell; in a worker process."""
+    """Train and measure one cell; in a worker process, which goes no further once the runner is gone."""
+    runner = multiprocessing.parent_process()
+    if runner is not None and not runner.is_alive():
+        raise SystemExit("The runner has ended.")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import models
     import torch

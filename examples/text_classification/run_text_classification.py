@@ -69,8 +69,8 @@ class Config(ChallengerConfig):
     """ChallengerConfig with defaults for small data; every flag can be set."""
 
     output_dir: str | None = field(default="outputs/text_classification")
-    learning_rate: float = field(default=1e-4)
-    num_train_epochs: float = field(default=10)
+    learning_rate: float = field(default=3e-4)
+    num_train_epochs: float = field(default=15)
     per_device_train_batch_size: int = field(default=16)
     per_device_eval_batch_size: int = field(default=64)
     warmup_steps: float = field(default=0.1)
