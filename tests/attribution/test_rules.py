@@ -131,9 +131,7 @@ def test_epsilon_gamma_puts_gamma_on_convolutions_and_epsilon_on_linear_layers()
     x, w = tensor(1, 2, 5), tensor(3, 2, 3, seed=1)
     for name, composite in [("conv1d", rules.gamma(0.25)), ("linear", rules.epsilon(1e-6))]:
         call = (lambda x: F.conv1d(x, w)) if name == "conv1d" else (lambda x: F.linear(x, w.flatten(1)[:, :5]))
-        close(
-            propagate("epsilon_gamma", call, x)[0], propagate(ATTNLRP.with_rules(_entries([name], composite)), call, x)[0]
-        )
+        close(propagate("epsilon_gamma", call, x)[0], propagate(ATTNLRP.with_rules(_entries([name], composite)), call, x)[0])
     assert set(CONVOLUTIONS) < set(LINEAR)
 
 
@@ -274,9 +272,7 @@ def test_a_gated_mlp_gives_gate_and_signal_half_each() -> None:
     x, w_gate, w_up = tensor(1, 4), tensor(3, 4, seed=1), tensor(3, 4, seed=2)
     found, relevance = propagate("attnlrp", lambda x: F.silu(F.linear(x, w_gate)) * F.linear(x, w_up), x)
     gate, up = x @ w_gate.T, x @ w_up.T
-    close(
-        found.flatten(), through_matrix(x, w_gate.T, gate, relevance / 2) + through_matrix(x, w_up.T, up, relevance / 2)
-    )
+    close(found.flatten(), through_matrix(x, w_gate.T, gate, relevance / 2) + through_matrix(x, w_up.T, up, relevance / 2))
 
 
 def test_glu_is_identity_on_its_gate_and_uniform_on_its_product() -> None:
