@@ -12,6 +12,10 @@ from .errors import ChallengerError
 LOGIT_NAMES = ("logits", "prediction_logits", "prediction_outputs")
 
 
+def _labels(model: nn.Module | None) -> Any:
+    return getattr(getattr(model, "config", None), "num_labels", None)
+
+
 def logits_of(outputs: Any, model: nn.Module | None = None) -> Tensor:
     """The class scores, ``(rows, classes)``, in a model's output (a tensor, a dict, a ModelOutput or a tuple).
 
@@ -23,6 +27,9 @@ def logits_of(outputs: Any, model: nn.Module | None = None) -> Tensor:
         for name in LOGIT_NAMES:
             if isinstance(outputs.get(name), Tensor):
                 return outputs[name]
+        scores = outputs.get("last_hidden_state")  # PP-LCNet's classifier calls its scores so
+        if isinstance(scores, Tensor) and scores.dim() == 2 and scores.shape[1] == _labels(model):
+            return scores
         found = f"an output with {', '.join(outputs) or 'no fields'}"
     elif isinstance(outputs, (tuple, list)) and outputs and isinstance(outputs[0], Tensor):
         return outputs[0]

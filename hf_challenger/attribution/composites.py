@@ -112,7 +112,8 @@ LINEAR = ["linear", *CONVOLUTIONS]
 NAMESPACES = (torch, torch.Tensor, F, torch._C._nn, torch.linalg, torch.special)
 
 
-def _forms(name: str) -> Iterator[Operation]:
+def forms_of(name: str) -> Iterator[Operation]:
+    """Every callable that torch offers under this name."""
     seen: list[Operation] = []
     for space in NAMESPACES:
         form = getattr(space, name, None)
@@ -125,7 +126,7 @@ def _entries(names: list[str], rule: Rule) -> dict[Operation, Rule]:
     """Every form of every name, in-place forms included."""
     table: dict[Operation, Rule] = {}
     for name in names:
-        for form in _forms(name):
+        for form in forms_of(name):
             table[form] = rule
             try:
                 parameters = list(inspect.signature(form).parameters)
@@ -136,7 +137,7 @@ def _entries(names: list[str], rule: Rule) -> dict[Operation, Rule]:
         bare = name.strip("_")
         out_of_place = getattr(torch.Tensor, bare, None) or getattr(F, bare, None)
         for written in (f"{bare}_", f"__i{bare}__"):
-            for form in _forms(written):
+            for form in forms_of(written):
                 if out_of_place is not None:
                     table[form] = rules.in_place(rule, out_of_place)
     return table

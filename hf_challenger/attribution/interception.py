@@ -7,8 +7,7 @@ the embeddings of the model's own token ids the leaves at which relevance is rea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +16,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .composites import Composite
-from .rules import pass_unchanged
+from .composites import Composite, forms_of
+from .rules import Rule
+from .unknown import PLAIN, check_graph, check_operation
+
+# Ids computed from the batch's ids by these still stand for the same tokens: CANINE looks up hashes of them.
+HASHING = frozenset(
+    form
+    for name in (
+        "add",
+        "__add__",
+        "mul",
+        "__mul__",
+        "remainder",
+        "__mod__",
+        "__rmod__",
+        "sub",
+        "__sub__",
+        "clone",
+        "to",
+        "long",
+    )
+    for form in forms_of(name)
+)
 
 
 @dataclass
@@ -42,16 +62,24 @@ class Interception(TorchFunctionMode):
         token_ids: ``(rows, length)`` ids whose embeddings become leaves; None where the inputs are float tensors.
         embedding_weight: the table of the model's input embeddings: lookups in it count even if the model made new ids
             (a decoder that shifts them).
+        strict: raise at an operation without a rule that mixes several data tensors, instead of a warning.
     """
 
     def __init__(
-        self, composite: Composite, token_ids: Tensor | None = None, embedding_weight: Tensor | None = None
+        self,
+        composite: Composite,
+        token_ids: Tensor | None = None,
+        embedding_weight: Tensor | None = None,
+        strict: bool = False,
     ) -> None:
         super().__init__()
-        self.rules = composite.table
+        self.composite = composite
+        self.rules: Mapping[Callable[..., Any], Rule] = composite.table
+        self.strict = strict
         self.token_ids = token_ids
         self.embedding_weight = embedding_weight
         self.leaves: list[Leaf] = []
+        self.hashes: dict[int, Tensor] = {} if token_ids is None else {id(token_ids): token_ids}  # by identity
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -64,40 +92,26 @@ class Interception(TorchFunctionMode):
                 with torch.no_grad():
                     values = func(*args, **kwargs)
                 leaf = values.detach().requires_grad_()
-                self.leaves.append(Leaf(leaf, ids))
+                self.leaves.append(Leaf(leaf, self.token_ids if id(ids) in self.hashes else ids))
                 return leaf.clone()  # models may go on in place, which a leaf forbids
         rule = self.rules.get(func)
-        return func(*args, **kwargs) if rule is None else rule(func, args, kwargs)
+        if rule is not None:
+            output = rule(func, args, kwargs)
+        else:
+            output = func(*args, **kwargs)
+            if func not in PLAIN and self.rules:  # without any rule, plain gradients are what is asked for
+                check_operation(func, args, kwargs, output, self.strict)
+        if func in HASHING and id(args[0]) in self.hashes and isinstance(output, Tensor):
+            self.hashes[id(output)] = output
+        return output
+
+    def check_graph(self, score: Tensor, model: nn.Module) -> None:
+        """Report, or if strict refuse, what this pass could not see: see :mod:`~.unknown`."""
+        if self.rules:
+            check_graph(score, model, self.rules, self.strict)
 
     def _looks_up_tokens(self, ids: Tensor, weight: Tensor) -> bool:
         own = self.token_ids
         assert own is not None
-        return weight is self.embedding_weight or (ids.data_ptr() == own.data_ptr() and ids.numel() == own.numel())
-
-
-@contextmanager
-def activation_modules(model: nn.Module, composite: Composite) -> Iterator[None]:
-    """Within: transformers' activation modules that are written as several operations count as one elementwise function.
-
-    Their classes all live in ``transformers.activations``; hooks on the instances are removed on the way out.
-    """
-    if not composite.activations:
-        yield
-        return
-    activations = [m for m in model.modules() if type(m).__module__ == "transformers.activations" and not list(m.children())]
-    inputs: dict[nn.Module, Tensor] = {}
-
-    def without_graph(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        inputs[module] = args[0]
-        return (args[0].detach(), *args[1:])
-
-    def as_one(module: nn.Module, _: tuple[Any, ...], output: Tensor) -> Tensor:
-        return pass_unchanged(inputs.pop(module), output, module.forward)
-
-    handles = [m.register_forward_pre_hook(without_graph) for m in activations]
-    handles += [m.register_forward_hook(as_one) for m in activations]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+        same = ids.data_ptr() == own.data_ptr() and ids.numel() == own.numel()
+        return same or weight is self.embedding_weight or id(ids) in self.hashes

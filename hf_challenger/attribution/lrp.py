@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from ..errors import ChallengerError
 from ..outputs import logits_of
-from .captum_rules import module_rules
+from .captum_rules import module_rules as captum_rules
 from .composites import Composite
-from .interception import Interception, Leaf, activation_modules
+from .interception import Interception, Leaf
+from .modules import module_rules
 from .state import attribution_state
 from .targets import Target, score_of
 
@@ -51,6 +52,7 @@ class LRP(GradientAttribution):
         model: any torch module that returns scores: a tensor, or an output with ``logits``.
         composite: which rule for which operation: ``"attnlrp"`` (Achtibat et al. 2024), ``"cp_lrp"`` (Ali et al. 2022),
             ``"epsilon"``, ``"gradient"`` (Gradient×Input), or a :class:`~.composites.Composite`.
+        strict: raise where relevance would pass through an operation that no rule covers, instead of warning once.
 
     Example::
 
@@ -58,10 +60,11 @@ class LRP(GradientAttribution):
         >>> relevance.shape                       # (rows, length, hidden); .sum(-1) is relevance per token
     """
 
-    def __init__(self, model: nn.Module, composite: str | Composite = "attnlrp") -> None:
+    def __init__(self, model: nn.Module, composite: str | Composite = "attnlrp", strict: bool = False) -> None:
         super().__init__(model)
         self.model = model
         self.composite = Composite.named(composite)
+        self.strict = strict
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -115,8 +118,10 @@ class LRP(GradientAttribution):
 
         with attribution_state(self.model):
             leaves = tuple(x.detach().requires_grad_() if x.is_floating_point() else x for x in attributed)
-            interception = Interception(self.composite, ids, embedding_table(self.model) if ids is not None else None)
-            with activation_modules(self.model, self.composite), module_rules(self.model), self._recording(), interception:
+            interception = Interception(
+                self.composite, ids, embedding_table(self.model) if ids is not None else None, self.strict
+            )
+            with module_rules(self.model, interception), captum_rules(self.model), self._recording(), interception:
                 # A clone each: a model may write into its input, which a leaf forbids.
                 given = tuple(x.clone() if x.is_floating_point() else x for x in leaves)
                 if isinstance(inputs, Mapping):
@@ -124,6 +129,7 @@ class LRP(GradientAttribution):
                 else:
                     outputs = self.model(*given, *more)
             score = score_of(logits_of(outputs, self.model), target)
+            interception.check_graph(score, self.model)
             found = interception.leaves if ids is not None else [Leaf(x, x) for x in leaves]
             if not found:
                 raise ChallengerError(
@@ -176,6 +182,8 @@ def sum_over_copies(relevances: list[Tensor], leaves: list[Leaf], ids: Tensor) -
         own = leaf.ids
         if own.dim() != ids.dim() and own.numel() == ids.numel():
             relevance, own = relevance.reshape(*ids.shape, -1), own.reshape(ids.shape)
+        if own.dim() == 2 and own.shape[0] == ids.shape[0] and own.shape[1] > ids.shape[1]:  # Longformer pads to its window
+            relevance, own = relevance[:, : ids.shape[1]], own[:, : ids.shape[1]]
         if own.shape == ids.shape and (own.data_ptr() == ids.data_ptr() or torch.equal(own, ids)):
             aligned = relevance
         elif own.dim() == 2 and own.shape == ids.T.shape and torch.equal(own.T, ids):  # XLNet: length first
