@@ -222,6 +222,11 @@ def test_several_integer_inputs_are_refused():
         LRP(bert()).attribute((torch.ones(1, 3, dtype=torch.long), torch.ones(1, 3, dtype=torch.long)), target=0)
 
 
+def test_a_dict_holds_all_arguments_itself():
+    with pytest.raises(ChallengerError, match="add them to the dict, by their names"):
+        LRP(TwoInputs()).attribute({"x": torch.rand(2, 4), "y": torch.rand(2, 2)}, 0, (2.0,))
+
+
 def test_ids_that_are_never_embedded():
     class OneHot(nn.Module):
         def forward(self, ids):
