@@ -32,10 +32,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from captum.attr._utils.lrp_rules import GammaRule
 from tables import write_tables
 from torch import Tensor, nn
 
 from hf_challenger.attribution.methods import METHODS, integrated_gradients, random_relevance
+from hf_challenger.attribution.targets import log_odds
 from hf_challenger.errors import ChallengerError
 from hf_challenger.inputs import Tokens
 
@@ -44,14 +46,38 @@ RESULTS = HERE / "results" / "faithfulness"
 SHARES = (0.1, 0.2, 0.5, 0.8, 0.9)  # of the units hidden; 0 and 1 are added
 TOP = (0.1, 0.2, 0.5)
 
-# name → relevance(model, batch, seed)
+
+def gamma(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    """captum's GammaRule on every convolution but the first, whose inputs have both signs; the composite elsewhere."""
+    convolutions = [module for module in model.modules() if isinstance(module, (nn.Conv1d, nn.Conv2d))][1:]
+    if not convolutions:
+        raise ChallengerError("The γ-rule is measured on convolutions; this model has none.")
+    try:
+        for module in convolutions:
+            module.rule = GammaRule(0.25)
+        return METHODS["lrp"](model, batch, None, "attnlrp")
+    finally:
+        for module in convolutions:
+            del module.rule
+
+
+def odds(model: nn.Module, batch: dict[str, Tensor]) -> Callable[[Tensor], Tensor]:
+    return log_odds(probabilities(model, batch).argmax(-1))
+
+
+# name → relevance(model, batch, seed), of the predicted class's logit; with "log_odds" of its logit minus the log-sum-exp
+# of the others
 ATTRIBUTIONS: dict[str, Callable[[nn.Module, dict[str, Tensor], int], Tensor]] = {
     "attnlrp": lambda model, batch, seed: METHODS["lrp"](model, batch, None, "attnlrp"),
     "cp_lrp": lambda model, batch, seed: METHODS["lrp"](model, batch, None, "cp_lrp"),
     "epsilon": lambda model, batch, seed: METHODS["lrp"](model, batch, None, "epsilon"),
+    "gamma": lambda model, batch, seed: gamma(model, batch),
+    "attnlrp, log_odds": lambda model, batch, seed: METHODS["lrp"](model, batch, odds(model, batch), "attnlrp"),
+    "cp_lrp, log_odds": lambda model, batch, seed: METHODS["lrp"](model, batch, odds(model, batch), "cp_lrp"),
     "gradient": lambda model, batch, seed: METHODS["input_x_gradient"](model, batch, None, ""),
     "saliency": lambda model, batch, seed: METHODS["saliency"](model, batch, None, ""),
     "integrated_gradients-50": lambda model, batch, seed: integrated_gradients(model, batch, None, n_steps=50),
+    "integrated_gradients-50, log_odds": lambda model, batch, seed: integrated_gradients(model, batch, odds(model, batch)),
     "attention_rollout": lambda model, batch, seed: METHODS["attention_rollout"](model, batch, None, ""),
     "random": lambda model, batch, seed: random_relevance(model, batch, seed=seed),
 }
@@ -331,10 +357,14 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     for seed in [] if args.tables_only else args.seeds:
         for name in args.sets:
-            missing = [m for m in args.methods if not (RESULTS / f"{name}-{m}-{seed}.json").exists()]
+            missing = [m for m in args.methods if not result_path(name, m, seed).exists()]
             if missing:
                 run(name, missing, seed, args)
     write_tables()
+
+
+def result_path(name: str, method: str, seed: int) -> Path:
+    return RESULTS / f"{name}-{method.replace(', ', '-')}-{seed}.json"
 
 
 def run(name: str, methods: list[str], seed: int, args: argparse.Namespace) -> None:
@@ -348,7 +378,7 @@ def run(name: str, methods: list[str], seed: int, args: argparse.Namespace) -> N
         settings = ("rows", "train_texts", "text_steps") if CASES[name] is text_case else ("rows", "array_steps")
         result["settings"] = {k: getattr(args, k) for k in settings}
         result["versions"] = {"torch": torch.__version__, "python": platform.python_version(), "machine": platform.machine()}
-        (RESULTS / f"{name}-{method}-{seed}.json").write_text(json.dumps(result, indent=1) + "\n")
+        result_path(name, method, seed).write_text(json.dumps(result, indent=1) + "\n")
         print(name, seed, method, {k: round(v, 4) for k, v in result.items() if isinstance(v, float)}, flush=True)
 
 

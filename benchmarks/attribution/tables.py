@@ -10,6 +10,10 @@ from typing import Any
 HERE = Path(__file__).parent
 # Two-sided 95 % quantile of Student's t by degrees of freedom.
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+ORDER = [
+    *("attnlrp", "cp_lrp", "epsilon", "gamma", "attnlrp, log_odds", "cp_lrp, log_odds", "gradient", "saliency"),
+    *("integrated_gradients-50", "integrated_gradients-50, log_odds", "attention_rollout", "random"),
+]
 MEASURES = {
     "area": "Area between the curves (higher is better)",
     "comprehensiveness": "Comprehensiveness (higher is better)",
@@ -30,8 +34,8 @@ def faithfulness() -> str:
     results = [json.loads(path.read_text()) for path in sorted((HERE / "results" / "faithfulness").glob("*.json"))]
     if not results:
         return "No results yet.\n"
-    sets = list(dict.fromkeys(r["set"] for r in results))
-    methods = list(dict.fromkeys(r["method"] for r in results))
+    sets = [name for name in ("trec", "sst2", "mnist_small", "gunpoint", "natops") if any(r["set"] == name for r in results)]
+    methods = sorted({r["method"] for r in results}, key=ORDER.index)
     lines = []
     for measure, title in MEASURES.items():
         lines += [f"**{title}**", "", "| attribution | " + " | ".join(sets) + " |", "| --- |" + " ---: |" * len(sets)]

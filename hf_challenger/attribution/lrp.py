@@ -46,7 +46,9 @@ def main_input(model: nn.Module, batch: Mapping[str, Any]) -> str:
 class LRP(GradientAttribution):
     """Layer-wise relevance propagation by rules on operations.
 
-    One forward pass and one backward pass to the inputs; the model is not patched and keeps its state.
+    One forward pass and one backward pass to the inputs; the model is not patched and keeps its state. captum's rule objects
+    are honoured where they are set on modules (``module.rule = GammaRule()``), see :mod:`.captum_rules`; for relevance at a
+    module see :class:`~.layer.LayerLRP`.
 
     Args:
         model: any torch module that returns scores: a tensor, or an output with ``logits``.
@@ -87,7 +89,7 @@ class LRP(GradientAttribution):
                 in it are left out), or, as in captum, an input tensor or a tuple of them.
             target: the explained score, see :func:`~.targets.score_of`. None: the model's only output, or with several
                 classes the one each row predicts.
-            additional_forward_args: further positional arguments of the model, as in captum; not attributed.
+            additional_forward_args: further positional arguments of the model, as in captum; not attributed. Not with a dict.
             return_convergence_delta: also return score minus summed relevance, ``(rows,)``. Rules with halves, constants or
                 biases absorb relevance, so that it is not 0 in general; it is for piecewise linear networks without biases.
 
@@ -106,6 +108,8 @@ class LRP(GradientAttribution):
     ) -> tuple[tuple[Tensor, ...], Tensor]:
         """Relevances of the attributed tensors, and the explained score, ``(rows,)``."""
         if isinstance(inputs, Mapping):
+            if more is not None:
+                raise ChallengerError("additional_forward_args go with tensor inputs; add them to the dict, by their names.")
             key = main_input(self.model, inputs)
             batch = {k: v for k, v in inputs.items() if k not in LABEL_KEYS}
             attributed: tuple[Tensor, ...] = (inputs[key],)

@@ -75,7 +75,9 @@ def integrated_gradients(
     """captum's IntegratedGradients (Sundararajan et al. 2017), ``n_steps`` passes of the batch's own size.
 
     Args:
-        baseline: where the path starts: ``"zero"``, or ``"pad"``, the embedding of the padding token at every place.
+        baseline: where the path starts: ``"zero"``, or ``"pad"``, the embedding of the padding token at every place. An
+            RMS norm sees only the direction of an embedding, so that the scores of LLaMA's kin jump at 0: there the
+            attribution from zero does not sum to the difference of the scores, and ``"pad"`` is the one to take.
     """
     if baseline not in ("zero", "pad"):
         raise ChallengerError(f"baseline={baseline!r} is unknown. Choose one of: 'zero', 'pad'.")

@@ -22,7 +22,8 @@ def score_of(logits: Tensor, target: Target) -> Tensor:
         logits: ``(rows, classes)``, or ``(rows,)`` for a single output.
         target: None: the only output, or with several classes the predicted one. An int: that class for every row.
             ``(rows,)`` integers: one class a row. ``(rows, classes)`` floats: the weighted sum of the logits
-            (multi-label). A callable maps logits to scores, see :func:`contrastive`.
+            (multi-label; with a single output, a regression, that output whatever the label). A callable maps logits to
+            scores, ``(rows,)``, see :func:`contrastive`.
     """
     if callable(target):
         score = target(logits)
@@ -40,9 +41,9 @@ def score_of(logits: Tensor, target: Target) -> Tensor:
         target = predicted(logits)
     target = torch.as_tensor(target, device=logits.device)
     if target.is_floating_point():
+        if classes == 1:  # a regression label is no weight: the only output is what is explained
+            return logits[:, 0]
         if target.numel() != logits.numel():
-            if classes == 1:  # a regression label: the only output is what is explained
-                return logits[:, 0]
             raise ChallengerError(
                 f"A float target has the shape of the logits, {tuple(logits.shape)}; got {tuple(target.shape)}."
             )

@@ -190,7 +190,7 @@ def test_what_is_no_rule_is_refused():
         LRP(model).attribute(x, target=0)
     model = nn.Sequential(nn.Sequential(nn.Linear(6, 2).double()))
     model[0].rule = GammaRule()
-    with pytest.raises(ChallengerError, match=r"made of other modules\. Set the rule on each of those"):
+    with pytest.raises(ChallengerError, match=r"made of other modules\. Set the rule on each"):
         LRP(model).attribute(x, target=0)
 
 
