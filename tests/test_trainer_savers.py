@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from tiny import Trajectory, tiny_batch, tiny_bert
-from torch import nn
+from torch import Tensor, nn
 
 from hf_challenger import ChallengerError
 from hf_challenger.attribution import LRP
@@ -88,13 +88,19 @@ class TooLarge(type(tiny_bert())):  # type: ignore[misc]
 
 
 def test_auto_find_batch_size_starts_afresh(trainer: Make) -> None:
-    found = train(trainer, model=TooLarge(tiny_bert().config), auto_find_batch_size=True, per_device_train_batch_size=8)
-    model = TooLarge(tiny_bert().config)
-    assert len(found.gradients) == 3
-    run = trainer(model=model, auto_find_batch_size=True, per_device_train_batch_size=8, **STEPS)
+    seen = Trajectory()
+    run = trainer(
+        model=TooLarge(tiny_bert().config),
+        auto_find_batch_size=True,
+        kwargs={"callbacks": [seen]},
+        **{**STEPS, "max_steps": 2},
+    )
     run.train()
-    # Accelerate's search shrinks by a tenth at a time in this version: 8, 7, 6, 5, 4.
     assert run._train_batch_size <= 4
+    assert len(seen.gradients) == 2
+    # The choices are those of a run that had the smaller batches from the start.
+    small = train(trainer, per_device_train_batch_size=run._train_batch_size, max_steps=2)
+    assert [log.get("challenged_share") for log in seen.logs] == [log.get("challenged_share") for log in small.logs]
 
 
 def test_torch_empty_cache_steps(trainer: Make) -> None:
@@ -105,14 +111,18 @@ def test_neftune_noises_training_and_not_relevance(trainer: Make) -> None:
     model = tiny_bert()
     noisy = train(trainer, model=model, neftune_noise_alpha=5.0)
     assert apart(noisy, train(trainer)) > 1e-3
-    run = trainer(model=tiny_bert(), neftune_noise_alpha=5.0)
-    batch = tiny_batch()
-    labels = batch.pop("labels")
-    clean = LRP(run.model).attribute(batch, target=labels)
-    run.model = run._activate_neftune(run.model)
-    run.model.train()
-    assert torch.equal(LRP(run.model).attribute(batch, target=labels), clean)
-    run._deactivate_neftune(run.model)
+    attributed: list[Tensor] = []
+    run = trainer(model=tiny_bert(), neftune_noise_alpha=5.0, challenge_share=1.0, max_steps=1)
+    challenger = run._challenger_for(run.model, run.options)
+    original = challenger._relevance
+
+    def relevance(*args: Any) -> Tensor:
+        attributed.extend((original(*args), original(*args)))
+        return attributed[-1]
+
+    challenger._relevance = relevance
+    run.train()
+    assert torch.equal(*attributed)  # noise would differ from call to call
 
 
 # --- adapters ---------------------------------------------------------------------------------------------------------

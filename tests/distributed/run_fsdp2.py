@@ -6,19 +6,14 @@ other waiting. Writes the losses, masks and full weights to ``FOLDER/<rank>.pt``
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from tiny import tiny_batch, tiny_bert, tiny_tokenizer
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-
-torch.set_num_threads(1)
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from tiny import tiny_batch, tiny_bert, tiny_tokenizer
 
 from hf_challenger import ChallengeOptions, Challenger
 
@@ -68,5 +63,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
     main(Path(sys.argv[1]))

@@ -12,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-torch.set_num_threads(1)
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from accelerate.utils import DistributedDataParallelKwargs
 from tiny import Trajectory, tiny_bert, tiny_data, tiny_tokenizer
 
 from hf_challenger import ChallengerConfig, ChallengerTrainer
+
+torch.set_num_threads(1)
 
 
 class Recording(ChallengerTrainer):
