@@ -179,6 +179,7 @@ class Challenger:
         return int(inputs[self.units.key].shape[1])
 
     def _relevance(self, model: nn.Module, inputs: Mapping[str, Any], labels: Tensor) -> Tensor:
+        labels = labels if labels.is_floating_point() else labels.long()  # int8 labels do not index
         target = named_target(self.options.challenge_target, labels.masked_fill(labels == IGNORED, 0))
         return METHODS[self.options.challenge_attribution](model, inputs, target, self.options.challenge_composite)
 
