@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +62,16 @@ class ChallengedBatch:
         return (self.weights * self.row_losses(logits, labels, problem_type)).sum() / count
 
 
+@dataclass
+class _Hidden:
+    """What was hidden of the original batch's rows: the fields of :class:`ChallengedBatch`, before mixing."""
+
+    drop_mask: Tensor
+    removed: Tensor
+    without_units: Tensor
+    not_finite: Tensor
+
+
 class Challenger:
     """Challenges batches for one model.
 
@@ -117,71 +127,89 @@ class Challenger:
         chosen = (keyed_uniform(self.seed, ROWS, step, positions) < options.challenge_share).nonzero().squeeze(1)
         index = chosen.to(device)
         may_hide = units.maskable(inputs)
-        grid = may_hide.shape[1:]
-        drop_mask = torch.zeros_like(may_hide).flatten(1)
-        removed = torch.zeros(rows, device=device)
-        without_units = not_finite = torch.zeros((), device=device)
+        hidden = _Hidden(
+            drop_mask=torch.zeros_like(may_hide).flatten(1),
+            removed=torch.zeros(rows, device=device),
+            without_units=torch.zeros((), device=device),
+            not_finite=torch.zeros((), device=device),
+        )
         if len(chosen):
-            part = {k: v[index] if _has_rows(v, rows) else v for k, v in inputs.items()}
-            relevance = self._relevance(model or self.model, part, labels[index], grid).flatten(1)
-            maskable = may_hide[index].flatten(1)
-            finite = relevance.isfinite().all(1)
-            labelled = (labels[index] != IGNORED).flatten(1).any(1) if labels.dim() > 1 else labels[index] != IGNORED
-            relevance = relevance.masked_fill(~finite.unsqueeze(1), 0)
-            noise = keyed_uniform(
-                self.seed,
-                UNITS,
-                step,
-                positions[chosen].to(device)[:, None],
-                maskable.cumsum(1),  # counted from the row's own start, so that padding on either side changes nothing
-            )
-            span = units.span if options.challenge_span is None else options.challenge_span
-            mask = select(relevance, maskable, options.challenge_rate, options.challenge_selection, noise, span, grid)
-            mask &= (finite & labelled).unsqueeze(1)
-            drop_mask[index] = mask
-            removed[index] = removed_share(relevance, maskable, mask)
-            without_units = (maskable.sum(1) < 2).sum()
-            not_finite = (~finite).sum()
+            self._hide(hidden, model or self.model, inputs, labels, index, may_hide, (step, positions[chosen].to(device)))
         elif self.sharded:  # the other processes wait for this one's shards of the parameters
-            part = {k: v[:1] if _has_rows(v, rows) else v for k, v in inputs.items()}
-            self._relevance(model or self.model, part, labels[:1], grid)
+            first = torch.zeros(1, dtype=torch.long, device=device)
+            self._relevance(model or self.model, _rows(inputs, first, rows), labels[:1], may_hide.shape[1:])
 
-        challenged = drop_mask.any(1)
-        draw = Draw(self.seed, FILL, step, positions.to(device))
-        mixed = self.perturb(inputs, drop_mask.unflatten(1, grid), units, draw) if len(chosen) else inputs
+        def perturb(drop_mask: Tensor) -> dict[str, Any]:
+            draw = Draw(self.seed, FILL, step, positions.to(device))
+            return self.perturb(inputs, drop_mask.unflatten(1, may_hide.shape[1:]), units, draw)
+
+        return self._mix(dict(inputs), hidden, index, perturb)
+
+    def _hide(
+        self,
+        hidden: _Hidden,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        labels: Tensor,
+        index: Tensor,
+        may_hide: Tensor,
+        keys: tuple[int, Tensor],
+    ) -> None:
+        """Relevance of the rows in ``index`` and what is hidden of them, written into ``hidden``."""
+        options, grid = self.options, may_hide.shape[1:]
+        relevance = self._relevance(model, _rows(inputs, index, len(may_hide)), labels[index], grid).flatten(1)
+        maskable = may_hide[index].flatten(1)
+        finite = relevance.isfinite().all(1)
+        relevance = relevance.masked_fill(~finite.unsqueeze(1), 0)
+        step, positions = keys
+        # Units are counted from the row's own start, so that padding on either side changes nothing.
+        noise = keyed_uniform(self.seed, UNITS, step, positions[:, None], maskable.cumsum(1))
+        span = self.units.span if options.challenge_span is None else options.challenge_span
+        mask = select(relevance, maskable, options.challenge_rate, options.challenge_selection, noise, span, grid)
+        labelled = (labels[index] != IGNORED).reshape(len(index), -1).any(1)
+        mask &= (finite & labelled).unsqueeze(1)
+        hidden.drop_mask[index] = mask
+        hidden.removed[index] = removed_share(relevance, maskable, mask)
+        hidden.without_units = (maskable.sum(1) < 2).sum()
+        hidden.not_finite = (~finite).sum()
+
+    def _mix(
+        self, inputs: dict[str, Any], hidden: _Hidden, index: Tensor, perturb: Callable[[Tensor], dict[str, Any]]
+    ) -> ChallengedBatch:
+        """Challenged rows in place of their clean ones, or after them, with the weights of :meth:`row_weights`."""
+        drop_mask, removed = hidden.drop_mask, hidden.removed
+        rows, device = drop_mask.shape[0], drop_mask.device
         parents = torch.arange(rows, device=device)
-        clean_weight, challenged_weight = options.row_weights()
-        if options.challenge_mix == "append" and len(chosen):
-            clean_inputs = self.perturb(
-                inputs, torch.zeros_like(may_hide), units, draw
-            )  # with the keys that a challenge adds
-            mixed = {k: torch.cat([clean_inputs[k], v[index]]) if _has_rows(v, rows) else v for k, v in mixed.items()}
-            parents = torch.cat([parents, index])
-            has_copy = torch.zeros(rows, device=device).index_fill(0, index, 1)
-            weights = torch.cat(
-                [1 - has_copy * (1 - clean_weight), torch.full((len(index),), challenged_weight, device=device)]
-            )
-            challenged, removed, drop_mask = (
-                torch.cat([torch.zeros_like(x), x[index]]) for x in (challenged, removed, drop_mask)
-            )
-        elif options.challenge_mix == "append":
-            weights = torch.ones(rows, device=device)
-        else:
+        clean_weight, challenged_weight = self.options.row_weights()
+        challenged = drop_mask.any(1)
+        mixed = perturb(drop_mask) if len(index) else inputs
+        if self.options.challenge_mix == "replace":
             weights = torch.where(challenged, challenged_weight, clean_weight)
+        else:
+            weights = torch.ones(rows, device=device).index_fill(0, index, clean_weight)
+            if len(index):
+                clean = perturb(torch.zeros_like(drop_mask))  # with the keys that a challenge adds
+                mixed = {k: torch.cat([clean[k], v[index]]) if _has_rows(v, rows) else v for k, v in mixed.items()}
+                parents = torch.cat([parents, index])
+                weights = torch.cat([weights, torch.full((len(index),), challenged_weight, device=device)])
+                challenged, removed, drop_mask = (
+                    torch.cat([torch.zeros_like(x), x[index]]) for x in (challenged, removed, drop_mask)
+                )
         return ChallengedBatch(
             inputs=dict(mixed),
             parents=parents,
             challenged=challenged,
             weights=weights,
-            gives_up=options.challenge_softening * removed,
+            gives_up=self.options.challenge_softening * removed,
             removed=removed,
             drop_mask=drop_mask,
-            without_units=without_units,
-            not_finite=not_finite,
+            without_units=hidden.without_units,
+            not_finite=hidden.not_finite,
         )
 
     def _relevance(self, model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, grid: tuple[int, ...]) -> Tensor:
         """``(rows, *grid)``"""
+        labels = labels if labels.is_floating_point() else labels.long()  # int8 labels do not index
         target = named_target(self.options.challenge_target, labels.masked_fill(labels == IGNORED, 0))
         method = METHODS[self.options.challenge_attribution]
         relevance = self.units.per_unit(method(model, inputs, target, self.options.challenge_composite))
@@ -192,6 +220,11 @@ class Challenger:
                 f" {self.units.key!r}; if not, per_unit and maskable of the adapter do not agree."
             )
         return relevance
+
+
+def _rows(inputs: Mapping[str, Any], index: Tensor, rows: int) -> dict[str, Any]:
+    """Those rows of a batch; what has no rows stays."""
+    return {k: v[index] if _has_rows(v, rows) else v for k, v in inputs.items()}
 
 
 def _has_rows(x: Any, rows: int) -> bool:

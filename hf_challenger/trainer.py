@@ -101,7 +101,9 @@ class ChallengerTrainer(Trainer):
     ) -> Any:
         self.loss_is_scaled_for_ga = None
         if not (model.training and torch.is_grad_enabled()):
-            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            # Trainer would multiply a head's mean by the number of processes, in evaluation too.
+            num_items = None if self._head_takes_the_mean(model) else num_items_in_batch
+            return super().compute_loss(model, inputs, return_outputs, num_items)
         first_row = self._first_row()
         options = ChallengeOptions.of(self.args)
         if options.challenge_share == 0:
@@ -134,9 +136,7 @@ class ChallengerTrainer(Trainer):
         the number of micro-batches and of processes.
         """
         alone = self.current_gradient_accumulation_steps == 1 and self.accelerator.num_processes == 1
-        own = self.label_smoother is not None or self.compute_loss_func is not None
-        mean_loss = type(self.accelerator.unwrap_model(model)).__name__.endswith(MEAN_LOSS_HEADS)
-        if alone or own or not mean_loss:
+        if alone or not self._head_takes_the_mean(model):
             return super().compute_loss(model, inputs, return_outputs, num_items)
         labels = inputs[self._label_name(inputs)]
         outputs = model(**inputs)
@@ -148,6 +148,12 @@ class ChallengerTrainer(Trainer):
             loss = logits_of(outputs if isinstance(outputs, dict) else outputs[1:]).sum() * 0
         self.loss_is_scaled_for_ga = True
         return (loss, outputs) if return_outputs else loss
+
+    def _head_takes_the_mean(self, model: nn.Module) -> bool:
+        """Whether the loss is the head's own, and a plain mean over the labels of whatever batch it is given."""
+        if self.label_smoother is not None or self.compute_loss_func is not None:
+            return False
+        return type(self.accelerator.unwrap_model(model, keep_torch_compile=False)).__name__.endswith(MEAN_LOSS_HEADS)
 
     def _users_loss(self, outputs: Any, labels: Tensor, num_items: Any, mixed: ChallengedBatch) -> Tensor:
         if len(mixed.parents) != len(mixed.drop_mask) or self.options.challenge_mix == "append":

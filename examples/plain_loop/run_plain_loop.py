@@ -1,0 +1,116 @@
+"""Challenge training in a loop of one's own: accelerate, no Trainer.
+
+    accelerate launch examples/plain_loop/run_plain_loop.py --model <folder or Hub name>
+
+Without --model a small BERT is trained from scratch on a few generated sentences, to show the loop; no network is used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch.utils.data import DataLoader
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    DataCollatorWithPadding,
+    PreTrainedTokenizerFast,
+)
+
+from hf_challenger import ChallengeOptions, Challenger
+from hf_challenger.losses import IGNORED
+
+GOOD, BAD = ("great", "lovely", "superb", "brilliant"), ("awful", "dull", "dreadful", "boring")
+OTHER = ["the", "a", "film", "story", "cast", "plot", "was", "is", "and", "it", "very", "quite", "music", "scene"]
+
+
+def sentences(rows: int, seed: int) -> list[tuple[str, int]]:
+    rng, found = random.Random(seed), []
+    for _ in range(rows):
+        label = rng.randrange(2)
+        words = [rng.choice(OTHER) for _ in range(8)] + [rng.choice((BAD, GOOD)[label]) for _ in range(2)]
+        rng.shuffle(words)
+        found.append((" ".join(words), label))
+    return found
+
+
+def small_model() -> tuple[Any, Any]:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *OTHER]
+    core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.Whitespace()
+    core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    config = BertConfig(
+        vocab_size=len(words), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
+    )
+    return BertForSequenceClassification(config), PreTrainedTokenizerFast(tokenizer_object=core, **names)
+
+
+def accuracy_of(model: torch.nn.Module, loader: DataLoader[Any], accelerator: Accelerator) -> float:
+    model.eval()
+    right = []
+    for batch in loader:
+        with torch.no_grad():
+            logits = model(**batch).logits
+        right.append(accelerator.gather_for_metrics(logits.argmax(-1) == batch["labels"]))
+    return float(torch.cat(right).float().mean())
+
+
+def main(arguments: list[str] | None = None) -> float:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", help="folder or Hub name of an encoder to fine-tune")
+    parser.add_argument("--share", type=float, default=0.5, help="share of the rows that are challenged")
+    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--batch_size", type=int, default=8, help="rows per process")
+    parser.add_argument("--learning_rate", type=float, default=2e-3)
+    parser.add_argument("--cpu", action="store_true")
+    options = parser.parse_args(arguments)
+
+    set_seed(0)
+    accelerator = Accelerator(cpu=options.cpu)
+    if options.model:
+        tokenizer = AutoTokenizer.from_pretrained(options.model)
+        model = AutoModelForSequenceClassification.from_pretrained(options.model, num_labels=2)
+    else:
+        model, tokenizer = small_model()
+
+    def loader(rows: int, seed: int) -> DataLoader[Any]:
+        data = [{**tokenizer(text), "labels": label} for text, label in sentences(rows, seed)]
+        collate = DataCollatorWithPadding(tokenizer)
+        return DataLoader(data, options.batch_size, shuffle=seed == 0, collate_fn=collate)  # type: ignore[arg-type]
+
+    optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate)
+    # The challenger looks into the bare model; the wrapped one is called once a step, as ever.
+    challenger = Challenger(model, ChallengeOptions(challenge_share=options.share), tokenizer)
+    model, optimizer, train, test = accelerator.prepare(model, optimizer, loader(128, seed=0), loader(64, seed=1))
+
+    step = 0
+    for epoch in range(options.epochs):
+        model.train()
+        for batch in train:
+            labels = batch.pop("labels")
+            # Where this process's rows stand among all rows of the step: choices then do not depend on the processes.
+            first_row = accelerator.process_index * options.batch_size
+            mixed = challenger.challenge(batch, labels, step, first_row)
+            losses = mixed.row_losses(model(**mixed.inputs).logits, labels, "single_label_classification")
+            # The mean over the rows of all processes; DDP divides by their number once more.
+            rows = accelerator.reduce((labels != IGNORED).sum(), "sum")
+            accelerator.backward((mixed.weights * losses).sum() / rows * accelerator.num_processes)
+            optimizer.step()
+            optimizer.zero_grad()
+            step += 1
+        accuracy = accuracy_of(model, test, accelerator)
+        accelerator.print(f"epoch {epoch + 1}: accuracy {accuracy:.3f}")
+    return accuracy
+
+
+if __name__ == "__main__":
+    main()

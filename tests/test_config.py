@@ -1,0 +1,72 @@
+"""ChallengerConfig is TrainingArguments plus described options, on the command line too."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from transformers import HfArgumentParser, TrainingArguments
+
+from hf_challenger import ChallengeOptions, ChallengerConfig, ChallengerError
+from hf_challenger.config import LOWER_IS_BETTER
+
+
+def test_defaults_of_training_arguments_are_kept(tmp_path: Path) -> None:
+    ours, plain = ChallengerConfig(str(tmp_path)), TrainingArguments(str(tmp_path))
+    apart = [f.name for f in fields(TrainingArguments) if f.init and getattr(ours, f.name) != getattr(plain, f.name)]
+    assert [name for name in apart if name not in ("logging_dir",)] == []
+
+
+def test_every_option_is_prefixed_and_described() -> None:
+    for field in fields(ChallengeOptions):
+        assert field.name.startswith("challenge_")
+        assert len(field.metadata["help"]) > 20
+
+
+def test_command_line(tmp_path: Path) -> None:
+    (config,) = HfArgumentParser(ChallengerConfig).parse_args_into_dataclasses(
+        [
+            "--output_dir",
+            str(tmp_path),
+            "--challenge_share",
+            "0.25",
+            "--challenge_weight",
+            "0.5",
+            "--challenge_mix",
+            "append",
+        ]
+    )
+    assert (config.challenge_share, config.challenge_weight, config.challenge_mix) == (0.25, 0.5, "append")
+    assert config.output_dir == str(tmp_path)
+
+
+def test_survives_a_round_trip_through_json(tmp_path: Path) -> None:
+    config = ChallengerConfig(str(tmp_path), challenge_share=0.25, challenge_selection="top")
+    again = ChallengerConfig(**{k: v for k, v in config.to_dict().items() if k.startswith("challenge_")})
+    assert ChallengeOptions.of(again) == ChallengeOptions.of(config)
+
+
+@pytest.mark.parametrize("metric", LOWER_IS_BETTER)
+def test_lower_errors_are_better(tmp_path: Path, metric: str) -> None:
+    for name in (metric, f"eval_{metric}"):
+        assert ChallengerConfig(str(tmp_path), metric_for_best_model=name).greater_is_better is False
+    assert ChallengerConfig(str(tmp_path), metric_for_best_model=metric, greater_is_better=True).greater_is_better is True
+
+
+def test_other_metrics_follow_training_arguments(tmp_path: Path) -> None:
+    assert ChallengerConfig(str(tmp_path), metric_for_best_model="accuracy").greater_is_better is True
+    assert ChallengerConfig(str(tmp_path)).greater_is_better is None
+
+
+def test_all_rows_challenged_and_some_weight_on_clean_ones() -> None:
+    with pytest.raises(ChallengerError, match=r"leaves no clean row, but challenge_weight=0.5 asks for some. Leave"):
+        ChallengerConfig(challenge_share=1.0, challenge_weight=0.5)
+
+
+def test_weights_of_rows() -> None:
+    """Their expectation over the choice of rows is 1 in total, (1-λ) clean and λ challenged."""
+    clean, challenged = ChallengeOptions(challenge_share=0.25, challenge_weight=0.5).row_weights()
+    assert (0.75 * clean, 0.25 * challenged) == (0.5, 0.5)
+    assert ChallengeOptions(challenge_share=0.25).row_weights() == (1.0, 1.0)
+    assert ChallengeOptions(challenge_mix="append", challenge_weight=0.3).row_weights() == (0.7, 0.3)
