@@ -92,7 +92,7 @@ PRODUCTS = [
     "tensordot",
     "multi_dot",
 ]
-FUSED_PRODUCTS = ["addmm", "baddbmm", "addbmm", "addmv", "addcmul"]  # input + factor · factor
+FUSED_PRODUCTS = ["addmm", "baddbmm", "addbmm", "addmv", "addr", "addcmul"]  # input + factor · factor
 QUOTIENTS = ["div", "divide", "true_divide", "__truediv__", "__div__"]
 NORMALISERS = [
     "rsqrt",

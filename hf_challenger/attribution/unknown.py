@@ -19,100 +19,24 @@ from ..errors import ChallengerError, ChallengerWarning
 from .composites import ELEMENTWISE, Operation, forms_of
 from .rules import is_data
 
-_LINEAR = [
-    "add",
-    "sub",
-    "subtract",
-    "rsub",
-    "__add__",
-    "__radd__",
-    "__sub__",
-    "__rsub__",
-    "add_",
-    "sub_",
-    "__iadd__",
-    "__isub__",
-    "sum",
-    "mean",
-    "lerp",
-    "addr",
-]
-_MOVING = [
-    "cat",
-    "concat",
-    "concatenate",
-    "stack",
-    "hstack",
-    "vstack",
-    "dstack",
-    "row_stack",
-    "column_stack",
-    "block_diag",
-    "where",
-    "__getitem__",
-    "__setitem__",
-    "index_put",
-    "index_put_",
-    "index_copy",
-    "index_copy_",
-    "index_add",
-    "index_add_",
-    "index_fill",
-    "index_select",
-    "gather",
-    "take",
-    "take_along_dim",
-    "scatter",
-    "scatter_",
-    "scatter_add",
-    "scatter_add_",
-    "scatter_reduce",
-    "masked_scatter",
-    "masked_scatter_",
-    "masked_fill",
-    "masked_fill_",
-    "copy_",
-    "broadcast_tensors",
-    "meshgrid",
-    "cartesian_prod",
-    "pad",
-    "unflatten",
-    "fold",
-    "unfold",
-    "pad_sequence",
-    "select_scatter",
-    "slice_scatter",
-    "diagonal_scatter",
-    "split",
-    "chunk",
-    "complex",
-    "view_as",
-    "expand_as",
-    "reshape_as",
-    "type_as",
-    "to",
-    "set_",
-]
-_CHOOSING = [
-    "max",
-    "min",
-    "maximum",
-    "minimum",
-    "fmax",
-    "fmin",
-    "amax",
-    "amin",
-    "topk",
-    "sort",
-    "softmax",
-    "log_softmax",
-    "logsumexp",
-    "logaddexp",
-    "prelu",
-]
-_WITHOUT_VALUES = ["size", "dim", "numel", "stride", "backward", "requires_grad_", "detach", "is_floating_point"]
+_LINEAR = """
+    add sub subtract rsub __add__ __radd__ __sub__ __rsub__ add_ sub_ __iadd__ __isub__ sum mean
+"""
+_MOVING = """
+    cat concat concatenate stack hstack vstack dstack row_stack column_stack block_diag where __getitem__
+    __setitem__ index_put index_put_ index_copy index_copy_ index_add index_add_ index_fill index_select gather take
+    take_along_dim scatter scatter_ scatter_add scatter_add_ scatter_reduce masked_scatter masked_scatter_
+    masked_fill masked_fill_ copy_ broadcast_tensors meshgrid cartesian_prod pad unflatten fold unfold pad_sequence
+    select_scatter slice_scatter diagonal_scatter split chunk complex view_as expand_as reshape_as type_as to set_
+"""
+_CHOOSING = """
+    max min maximum minimum fmax fmin amax amin topk sort softmax log_softmax logsumexp logaddexp prelu
+"""
+_WITHOUT_VALUES = """
+    size dim numel stride backward requires_grad_ detach is_floating_point
+"""
 PLAIN: frozenset[Operation] = frozenset(
-    form for name in (*_LINEAR, *_MOVING, *_CHOOSING, *_WITHOUT_VALUES) for form in forms_of(name)
+    form for name in (_LINEAR + _MOVING + _CHOOSING + _WITHOUT_VALUES).split() for form in forms_of(name)
 )
 
 # autograd.Functions in transformers whose own backward is the rule: an inverse dropout, a softmax (Taylor: plain).
