@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from ..errors import ChallengerError, ChallengerWarning
-from .composites import ELEMENTWISE, Operation, forms_of
+from .composites import COMPOSITES, ELEMENTWISE, Operation, forms_of
 from .rules import is_data
 
 _LINEAR = """
@@ -69,7 +69,9 @@ def check_operation(func: Operation, args: Iterable[Any], kwargs: Mapping[str, A
 
 def check_graph(score: Tensor, model: nn.Module, table: Mapping[Operation, Any], strict: bool) -> None:
     """Report what the interception cannot have seen: nodes in the graph that no rule and no plain operation leaves there."""
-    replaced = {node for name, node in _NODES.items() if any(form in table for form in forms_of(name))}
+    # Only where the rule is ours: a user's rule may leave the operation in the graph.
+    usual = COMPOSITES["attnlrp"].table
+    replaced = {node for name, node in _NODES.items() if all(table.get(form) is usual.get(form) for form in forms_of(name))}
     for node in _nodes(score):
         name = node.name()
         function = getattr(type(node), "_forward_cls", None)
