@@ -47,13 +47,11 @@ def snapshot(model: nn.Module) -> dict[str, Any]:
         "hooks": [[list(m._forward_hooks), list(m._forward_pre_hooks), list(m._backward_hooks)] for m in model.modules()],
         "attributes": [sorted(vars(m)) for m in model.modules()],
         "torch": torch.get_rng_state(),
-        "numpy": np.random.get_state()[1].copy(),
+        "numpy": [np.random.get_state()[1].copy(), np.random.get_state()[2]],
         "python": torch.tensor(random.getstate()[1]),
         "grad mode": torch.is_grad_enabled(),
         "autocast": [torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")],
-        "mode stack": torch.overrides._len_torch_function_stack()
-        if hasattr(torch.overrides, "_len_torch_function_stack")
-        else torch._C._len_torch_function_stack(),
+        "modes": torch._C._len_torch_function_stack(),
     }
 
 
