@@ -11,6 +11,9 @@ A rule for an operation of your own takes three lines::
     from hf_challenger.attribution import Composite, rules
     mine = Composite.named("attnlrp").with_rules({torch.special.erfcx: rules.identity})
     LRP(model, composite=mine)
+
+The rules themselves, their equations and sources are in the modules ``rules``, ``attention``, ``norms``, ``recurrent`` and
+``modules``; docs/rules.md is an overview.
 """
 
 from __future__ import annotations

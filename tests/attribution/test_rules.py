@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from captum.attr import LRP as CaptumLRP
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule
-from formulas import ATTNLRP, close, half_through_matmul, propagate, tensor, through_matrix
+from formulas import ATTNLRP, close, half_through_matmul, matrix_of, propagate, tensor, through_matrix
 from torch import Tensor, nn
 
 from hf_challenger.attribution import LRP, rules
