@@ -13,7 +13,7 @@ from ..errors import ChallengerError
 from ..outputs import logits_of
 from .composites import Composite
 from .interception import Interception, Leaf
-from .modules import module_rules
+from .modules import whole_modules
 from .state import attribution_state
 from .targets import Target, score_of
 
@@ -111,7 +111,7 @@ class LRP(GradientAttribution):
             interception = Interception(
                 self.composite, ids, self._embedding_weight() if ids is not None else None, self.strict
             )
-            with module_rules(self.model, interception), interception:
+            with whole_modules(self.model, interception), interception:
                 # A clone each: a model may write into its input, which a leaf forbids.
                 given = tuple(x.clone() if x.is_floating_point() else x for x in leaves)
                 outputs = self.model(**{**batch, key: given[0]}) if as_dict else self.model(*given, *more)
