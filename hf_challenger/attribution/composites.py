@@ -11,6 +11,9 @@ A rule for an operation of your own takes three lines::
     from hf_challenger.attribution import Composite, rules
     mine = Composite.named("attnlrp").with_rules({torch.special.erfcx: rules.identity})
     LRP(model, composite=mine)
+
+The rules themselves, their equations and sources are in the modules ``rules``, ``attention``, ``norms``, ``recurrent`` and
+``modules``; docs/rules.md is an overview.
 """
 
 from __future__ import annotations
@@ -92,7 +95,7 @@ PRODUCTS = [
     "tensordot",
     "multi_dot",
 ]
-FUSED_PRODUCTS = ["addmm", "baddbmm", "addbmm", "addmv", "addcmul"]  # input + factor · factor
+FUSED_PRODUCTS = ["addmm", "baddbmm", "addbmm", "addmv", "addr", "addcmul"]  # input + factor · factor
 QUOTIENTS = ["div", "divide", "true_divide", "__truediv__", "__div__"]
 NORMALISERS = [
     "rsqrt",

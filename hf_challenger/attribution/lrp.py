@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from ..errors import ChallengerError
 from ..outputs import logits_of
-from .captum_rules import module_rules as captum_rules
+from .captum_rules import module_rules
 from .composites import Composite
 from .interception import Interception, Leaf
-from .modules import module_rules
+from .modules import whole_modules
 from .state import attribution_state
 from .targets import Target, score_of
 
@@ -125,7 +125,7 @@ class LRP(GradientAttribution):
             interception = Interception(
                 self.composite, ids, embedding_table(self.model) if ids is not None else None, self.strict
             )
-            with module_rules(self.model, interception), captum_rules(self.model), self._recording(), interception:
+            with whole_modules(self.model, interception), module_rules(self.model), self._recording(), interception:
                 # A clone each: a model may write into its input, which a leaf forbids.
                 given = tuple(x.clone() if x.is_floating_point() else x for x in leaves)
                 if isinstance(inputs, Mapping):

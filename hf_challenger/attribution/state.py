@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,24 +16,33 @@ def attribution_state(model: nn.Module) -> Iterator[None]:
     """Inside: eval mode, no parameter asks for a gradient, no gradient checkpointing. After: everything as it was.
 
     Each module's own ``training`` flag and each parameter's own ``requires_grad`` come back, also when the body raises.
-    BatchNorm statistics do not move and NEFTune adds no noise, because the modules are in eval mode; the torch random
-    state is restored, because some models draw in eval mode too (Wav2Vec2 draws for LayerDrop).
+    BatchNorm statistics do not move and NEFTune adds no noise, because the modules are in eval mode; the random
+    states of torch, numpy and Python are restored, because some models draw in eval mode too (Wav2Vec2 draws for LayerDrop).
+    LeViT caches attention biases in eval mode: what is cached here is dropped, or the next evaluation would read stale ones.
     """
     training = [(module, module.training) for module in model.modules()]
     wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    caches = [(module, module.attention_bias_cache) for module in model.modules() if hasattr(module, "attention_bias_cache")]
     checkpointing = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
     devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    drawn = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         try:
             # Not model.eval(): a user's own override of train() may do more than set flags.
             for module, _ in training:
                 module.training = False
+            for module, _ in caches:
+                module.attention_bias_cache = {}  # type: ignore[assignment]
             for parameter in wanted:
                 parameter.requires_grad_(False)
             for module in checkpointing:
                 module.gradient_checkpointing = False  # type: ignore[assignment]
             yield
         finally:
+            random.setstate(drawn[0])
+            np.random.set_state(drawn[1])
+            for module, cache in caches:
+                module.attention_bias_cache = cache
             for module in checkpointing:
                 module.gradient_checkpointing = True  # type: ignore[assignment]
             for parameter in wanted:

@@ -16,103 +16,27 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from ..errors import ChallengerError, ChallengerWarning
-from .composites import ELEMENTWISE, Operation, forms_of
+from .composites import COMPOSITES, ELEMENTWISE, Operation, forms_of
 from .rules import is_data
 
-_LINEAR = [
-    "add",
-    "sub",
-    "subtract",
-    "rsub",
-    "__add__",
-    "__radd__",
-    "__sub__",
-    "__rsub__",
-    "add_",
-    "sub_",
-    "__iadd__",
-    "__isub__",
-    "sum",
-    "mean",
-    "lerp",
-    "addr",
-]
-_MOVING = [
-    "cat",
-    "concat",
-    "concatenate",
-    "stack",
-    "hstack",
-    "vstack",
-    "dstack",
-    "row_stack",
-    "column_stack",
-    "block_diag",
-    "where",
-    "__getitem__",
-    "__setitem__",
-    "index_put",
-    "index_put_",
-    "index_copy",
-    "index_copy_",
-    "index_add",
-    "index_add_",
-    "index_fill",
-    "index_select",
-    "gather",
-    "take",
-    "take_along_dim",
-    "scatter",
-    "scatter_",
-    "scatter_add",
-    "scatter_add_",
-    "scatter_reduce",
-    "masked_scatter",
-    "masked_scatter_",
-    "masked_fill",
-    "masked_fill_",
-    "copy_",
-    "broadcast_tensors",
-    "meshgrid",
-    "cartesian_prod",
-    "pad",
-    "unflatten",
-    "fold",
-    "unfold",
-    "pad_sequence",
-    "select_scatter",
-    "slice_scatter",
-    "diagonal_scatter",
-    "split",
-    "chunk",
-    "complex",
-    "view_as",
-    "expand_as",
-    "reshape_as",
-    "type_as",
-    "to",
-    "set_",
-]
-_CHOOSING = [
-    "max",
-    "min",
-    "maximum",
-    "minimum",
-    "fmax",
-    "fmin",
-    "amax",
-    "amin",
-    "topk",
-    "sort",
-    "softmax",
-    "log_softmax",
-    "logsumexp",
-    "logaddexp",
-    "prelu",
-]
-_WITHOUT_VALUES = ["size", "dim", "numel", "stride", "backward", "requires_grad_", "detach", "is_floating_point"]
+_LINEAR = """
+    add sub subtract rsub __add__ __radd__ __sub__ __rsub__ add_ sub_ __iadd__ __isub__ sum mean
+"""
+_MOVING = """
+    cat concat concatenate stack hstack vstack dstack row_stack column_stack block_diag where __getitem__
+    __setitem__ index_put index_put_ index_copy index_copy_ index_add index_add_ index_fill index_select gather take
+    take_along_dim scatter scatter_ scatter_add scatter_add_ scatter_reduce masked_scatter masked_scatter_
+    masked_fill masked_fill_ copy_ broadcast_tensors meshgrid cartesian_prod pad unflatten fold unfold pad_sequence
+    select_scatter slice_scatter diagonal_scatter split chunk complex view_as expand_as reshape_as type_as to set_
+"""
+_CHOOSING = """
+    max min maximum minimum fmax fmin amax amin topk sort softmax log_softmax logsumexp logaddexp prelu
+"""
+_WITHOUT_VALUES = """
+    size dim numel stride backward requires_grad_ detach is_floating_point
+"""
 PLAIN: frozenset[Operation] = frozenset(
-    form for name in (*_LINEAR, *_MOVING, *_CHOOSING, *_WITHOUT_VALUES) for form in forms_of(name)
+    form for name in (_LINEAR + _MOVING + _CHOOSING + _WITHOUT_VALUES).split() for form in forms_of(name)
 )
 
 # autograd.Functions in transformers whose own backward is the rule: an inverse dropout, a softmax (Taylor: plain).
@@ -145,7 +69,9 @@ def check_operation(func: Operation, args: Iterable[Any], kwargs: Mapping[str, A
 
 def check_graph(score: Tensor, model: nn.Module, table: Mapping[Operation, Any], strict: bool) -> None:
     """Report what the interception cannot have seen: nodes in the graph that no rule and no plain operation leaves there."""
-    replaced = {node for name, node in _NODES.items() if any(form in table for form in forms_of(name))}
+    # Only where the rule is ours: a user's rule may leave the operation in the graph.
+    usual = COMPOSITES["attnlrp"].table
+    replaced = {node for name, node in _NODES.items() if all(table.get(form) is usual.get(form) for form in forms_of(name))}
     for node in _nodes(score):
         name = node.name()
         function = getattr(type(node), "_forward_cls", None)

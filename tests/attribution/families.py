@@ -52,14 +52,16 @@ class Family:
     Attributes:
         sizes: overrides of SIZES for this type; a dict for a sub-config.
         batch: extra entries of the batch, or replacements.
-        no_padding: why padded positions may carry relevance.
-        skip: why it cannot be built or run at all.
+        no_padding: why padded positions carry relevance: the logits depend on them.
+        broken: why it does not work.
+        error: what then shows, a regular expression.
     """
 
     sizes: dict[str, Any] = field(default_factory=dict)
     batch: dict[str, Any] = field(default_factory=dict)
     no_padding: str = ""
-    skip: str = ""
+    broken: str = ""
+    error: str = ""
 
 
 _LATENT = {
@@ -126,18 +128,35 @@ SPECIAL: dict[tuple[str, str], Family] = {
     ("text", "layoutlmv3"): Family(
         {"coordinate_size": 6, "shape_size": 4, "input_size": 16, "max_2d_position_embeddings": 64}, batch=_BOXES
     ),
-    ("text", "layoutlmv2"): Family(skip="needs detectron2, which is not on PyPI"),
+    ("text", "layoutlmv2"): Family(broken="needs detectron2, which is not on PyPI", error="detectron2"),
     ("text", "lilt"): Family({"hidden_size": 48, "max_2d_position_embeddings": 64}, batch=_BOXES),
     ("text", "longformer"): Family({"attention_window": [8, 8]}),
     ("text", "luke"): Family({"entity_vocab_size": 50, "entity_emb_size": 16}),
     ("text", "minicpm3"): Family(_LATENT),
     ("text", "mistral4"): Family({**_LATENT, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1, "head_dim": 16}),
-    ("text", "mobilebert"): Family({"intra_bottleneck_size": 32, "initializer_range": 0.1}),
+    ("text", "mobilebert"): Family(
+        {"intra_bottleneck_size": 32, "initializer_range": 0.1},
+        no_padding="each token is joined by its two neighbours, and the last one's neighbour is padding",
+    ),
     ("text", "perceiver"): Family({**_PERCEIVER, "d_model": 32}),
     ("text", "qwen3_5"): Family({"text_config": {**_DELTA, "head_dim": 16}}),
     ("text", "qwen3_5_text"): Family({**_DELTA, "head_dim": 16}),
     ("text", "qwen3_next"): Family({**_DELTA, "head_dim": 16}),
-    ("text", "reformer"): Family(skip="its reversible layers refuse a backward pass outside training mode"),
+    ("text", "reformer"): Family(
+        {
+            "attn_layers": ["local", "lsh"],
+            "axial_pos_embds_dim": [16, 16],
+            "axial_pos_shape": [4, 4],
+            "local_attn_chunk_length": 4,
+            "lsh_attn_chunk_length": 4,
+            "num_buckets": 4,
+            "hash_seed": 0,
+            "attention_head_size": 8,
+            "feed_forward_size": 48,
+        },
+        broken="its reversible layers refuse a backward pass outside training mode",
+        error="model.train",
+    ),
     ("text", "roc_bert"): Family({"pronunciation_vocab_size": 20, "shape_vocab_size": 20}),
     ("text", "t5"): Family({"decoder_start_token_id": 1}),
     ("text", "xlnet"): Family({"d_inner": 48}),
@@ -169,14 +188,24 @@ SPECIAL: dict[tuple[str, str], Family] = {
             "adapter_rank": 4,
         }
     ),
+    ("text", "convbert"): Family(no_padding="its convolutions reach over the end of a row into the padding"),
+    ("text", "nystromformer"): Family(no_padding="its landmarks are means over all positions, padding included"),
+    ("text", "mra"): Family(
+        broken="its attention needs a CUDA kernel: without one, transformers returns zeros for it", error="no rule of kind"
+    ),
+    ("text", "yoso"): Family(
+        broken="its attention is an autograd.Function, which no rule can see (a warning says so)", error="no rule of kind"
+    ),
+    ("series", "patchtst"): Family({"num_targets": 3}),
+    ("series", "patchtsmixer"): Family({"num_targets": 3}),
     ("text", "fnet"): Family(no_padding="FNet takes no attention mask: padding is input like any other"),
     ("image", "bit"): Family({"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "num_groups": 4}),
     ("image", "convnext"): Family(
         {**_STAGES, "hidden_sizes": [8, 8, 16, 16], "layer_scale_init_value": 0.5, "patch_size": 4}
     ),
     ("image", "convnextv2"): Family({**_STAGES, "hidden_sizes": [8, 8, 16, 16], "patch_size": 4}),
-    ("image", "cvt"): Family({"embed_dim": [8, 8, 16], "num_heads": [1, 2, 2], "depth": [1, 1, 1]}),
-    ("image", "dinat"): Family(skip="needs natten, which has no CPU build"),
+    ("image", "cvt"): Family({"embed_dim": [8, 8, 16], "num_heads": [1, 2, 2], "depth": [1, 2, 3]}),
+    ("image", "dinat"): Family(broken="needs natten, which has no CPU build", error="natten"),
     ("image", "donut-swin"): Family({**_SWIN, "num_layers": 2, "hidden_size": 32}),
     ("image", "efficientnet"): Family(
         {"width_coefficient": 0.25, "depth_coefficient": 0.3, "hidden_dim": 320, "image_size": 64, "num_hidden_layers": None}
@@ -232,7 +261,7 @@ SPECIAL: dict[tuple[str, str], Family] = {
     ("image", "resnet"): Family({"embedding_size": 8, "hidden_sizes": [16, 32], "depths": [1, 1]}),
     ("image", "segformer"): Family({"hidden_sizes": [8, 8, 16, 16], "num_attention_heads": [1, 2, 2, 2], "depths": [1] * 4}),
     ("image", "shieldgemma2"): Family(
-        skip="a judge that is prompted in text and answers yes or no, not a classifier of labels"
+        broken="a judge that is prompted in text and answers yes or no, not a classifier of labels", error="input_ids"
     ),
     ("image", "siglip2"): Family(
         {"vision_config": {"num_patches": 16, "patch_size": 8}},
@@ -261,7 +290,7 @@ SPECIAL: dict[tuple[str, str], Family] = {
             "initializer_range": 0.1,
         }
     ),
-    ("image", "timm_wrapper"): Family(skip="needs timm, and with it torchvision"),
+    ("image", "timm_wrapper"): Family(broken="needs timm, and with it torchvision", error="timm"),
     ("audio", "audio-spectrogram-transformer"): Family(
         {"max_length": 32, "num_mel_bins": 16, "frequency_stride": 8, "time_stride": 8},
         batch={"input_values": torch.randn(2, 32, 16, generator=torch.Generator().manual_seed(1))},
@@ -327,6 +356,8 @@ def build(
         for module in model.modules():  # deep stacks of narrow convolutions fade out otherwise
             if isinstance(module, torch.nn.Conv2d):
                 torch.nn.init.kaiming_normal_(module.weight)
+            if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None:
+                module.weight[module.padding_idx].normal_(0, 0.2)  # it is 0: padding would be irrelevant whatever is done
         # some initialise whole blocks to zero (a gate, a scale): nothing would flow
         for parameter in model.parameters():
             if parameter.numel() > 3 and parameter.dim() > 1 and not parameter.any():
