@@ -56,6 +56,17 @@ def faithfulness() -> str:
                 row.append(f"**{text}**" if is_best else text)
             lines.append(f"| {method} | " + " | ".join(row) + " |")
         lines.append("")
+    lines += ["**Area minus that of attnlrp, seed by seed** (same model, same rows; above 0: better than attnlrp)", ""]
+    lines += ["| attribution | " + " | ".join(sets) + " |", "| --- |" + " ---: |" * len(sets)]
+    area = {(r["method"], r["set"], r["seed"]): r["area"] for r in results if "area" in r}
+    for method in methods[1:]:
+        row = []
+        for name in sets:
+            seeds = [seed for m, s, seed in area if (m, s) == (method, name) and ("attnlrp", name, seed) in area]
+            gaps = [area[method, name, seed] - area["attnlrp", name, seed] for seed in seeds]
+            row.append(interval(gaps) if gaps else "–")
+        lines.append(f"| {method} | " + " | ".join(row) + " |")
+    lines.append("")
     lines += ["| | " + " | ".join(sets) + " |", "| --- |" + " ---: |" * len(sets)]
     lines.append("| test rows × seeds | " + " | ".join(_counts(results, name) for name in sets) + " |")
     lines.append("| accuracy, mean | " + " | ".join(_accuracy(results, name) for name in sets) + " |")
