@@ -22,12 +22,13 @@ MEASURES = {
 
 
 def interval(values: list[float]) -> str:
-    """Mean ± half the 95 % interval over seeds."""
+    """Mean ± half the 95 % interval over seeds; says so where there are fewer than three."""
     mean = statistics.mean(values)
     if len(values) < 2:
         return f"{mean:.3f} (1 seed)"
     half = T95[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean:.3f} ± {half:.3f}"
+    few = f" ({len(values)} seeds)" if len(values) < 3 else ""
+    return f"{mean:.3f} ± {half:.3f}{few}"
 
 
 def faithfulness() -> str:
