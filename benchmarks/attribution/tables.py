@@ -22,12 +22,13 @@ MEASURES = {
 
 
 def interval(values: list[float]) -> str:
-    """Mean ± half the 95 % interval over seeds."""
+    """Mean ± half the 95 % interval over seeds; says so where there are fewer than three."""
     mean = statistics.mean(values)
     if len(values) < 2:
         return f"{mean:.3f} (1 seed)"
     half = T95[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean:.3f} ± {half:.3f}"
+    few = f" ({len(values)} seeds)" if len(values) < 3 else ""
+    return f"{mean:.3f} ± {half:.3f}{few}"
 
 
 def faithfulness() -> str:
@@ -56,6 +57,17 @@ def faithfulness() -> str:
                 row.append(f"**{text}**" if is_best else text)
             lines.append(f"| {method} | " + " | ".join(row) + " |")
         lines.append("")
+    lines += ["**Area minus that of attnlrp, seed by seed** (same model, same rows; above 0: better than attnlrp)", ""]
+    lines += ["| attribution | " + " | ".join(sets) + " |", "| --- |" + " ---: |" * len(sets)]
+    area = {(r["method"], r["set"], r["seed"]): r["area"] for r in results if "area" in r}
+    for method in methods[1:]:
+        row = []
+        for name in sets:
+            seeds = [seed for m, s, seed in area if (m, s) == (method, name) and ("attnlrp", name, seed) in area]
+            gaps = [area[method, name, seed] - area["attnlrp", name, seed] for seed in seeds]
+            row.append(interval(gaps) if gaps else "–")
+        lines.append(f"| {method} | " + " | ".join(row) + " |")
+    lines.append("")
     lines += ["| | " + " | ".join(sets) + " |", "| --- |" + " ---: |" * len(sets)]
     lines.append("| test rows × seeds | " + " | ".join(_counts(results, name) for name in sets) + " |")
     lines.append("| accuracy, mean | " + " | ".join(_accuracy(results, name) for name in sets) + " |")

@@ -9,6 +9,7 @@ logits, and encoder-decoders refuse it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -22,15 +23,19 @@ from .lrp import LABEL_KEYS, embedding_table, main_input
 from .targets import Target, predicted, score_of
 
 
+class _Found(Exception):
+    """The lookup was recorded; the rest of the forward pass is not needed."""
+
+
 class _Lookups(TorchFunctionMode):
     """Within: lookups of ``ids`` (transposed or shifted right by one, too) return ``values`` in place of the table's rows.
 
-    With ``values`` None it records what the table holds for the ids.
+    With ``values`` None it records what the table holds for the ids, and with ``stop`` ends the forward pass there.
     """
 
-    def __init__(self, ids: Tensor, table: Tensor | None, values: Tensor | None = None) -> None:
+    def __init__(self, ids: Tensor, table: Tensor | None, values: Tensor | None = None, stop: bool = False) -> None:
         super().__init__()
-        self.ids, self.table, self.values = ids, table, values
+        self.ids, self.table, self.values, self.stop = ids, table, values, stop
         self.looked_up: Tensor | None = None
 
     def __torch_function__(
@@ -47,6 +52,8 @@ class _Lookups(TorchFunctionMode):
         if ids.numel() == self.ids.numel() and torch.equal(ids.reshape(self.ids.shape), self.ids):
             if self.looked_up is None:
                 self.looked_up = found.detach().reshape(*self.ids.shape, -1)
+                if self.stop:
+                    raise _Found
             return found if self.values is None else self.values.reshape(found.shape).clone()
         if self.values is None:
             return found
@@ -83,8 +90,9 @@ class Scored(nn.Module):
             logits = None if target is not None else self._plain_logits()
         else:
             self.table = embedding_table(model)
-            lookups = _Lookups(self.input, self.table)
-            with lookups:
+            lookups = _Lookups(self.input, self.table, stop=target is not None)
+            logits = None
+            with suppress(_Found), lookups:
                 logits = self._plain_logits()
             if lookups.looked_up is None:
                 raise ChallengerError(

@@ -104,7 +104,7 @@ def test_integrated_gradients_are_complete(build, baseline):
     model, batch = text(BUILDS[build])
     model.double()
     target = torch.tensor([0, 2])
-    relevance = integrated_gradients(model, batch, target, n_steps=200, baseline=baseline)
+    relevance = integrated_gradients(model, batch, target, n_steps=100, baseline=baseline)
     table = model.get_input_embeddings().weight
     with torch.no_grad():
         own = model(**batch).logits[[0, 1], target]
