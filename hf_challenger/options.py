@@ -67,7 +67,7 @@ class ChallengeOptions:
         default="auto",
         metadata={
             "help": _choices(
-                "How units are hidden. 'auto' removes tokens from attention and fills in the mean elsewhere. attention and mask"
+                "How units are hidden. 'auto' removes tokens from attention, draws a line across a gap in time, and blurs patches. attention and mask"
                 " are for tokens, interpolate for series and audio, blur for images; mean, zero, noise and swap (with another"
                 " row's) for all three.",
                 ("auto", *PERTURBATIONS),

@@ -22,7 +22,7 @@ class Series(Blocks):
     ``(rows, time)``, or ``lengths`` ``(rows,)``, whichever the batch holds.
     """
 
-    perturbations: tuple[str, ...] = ("mean", "zero", "noise", "interpolate", "swap")
+    perturbations: tuple[str, ...] = ("interpolate", "mean", "zero", "noise", "swap")
     what = "windows of time"
     windows = 24  # that a series is cut into, if the model has no patches
 

@@ -1,0 +1,174 @@
+"""What the examples for series and images share: train with Trainer, with ChallengerTrainer, or with both; one table."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel, Trainer, set_seed
+
+from hf_challenger import Challenger, ChallengerConfig, ChallengerTrainer
+from hf_challenger.attribution import LRP
+from hf_challenger.metrics import calibration
+from hf_challenger.outputs import logits_of
+
+from .data import Rows, Splits, subset_per_class
+
+COLUMNS = ("accuracy", "ece", "nll", "brier", "seconds")
+NAMES = {"plain": "`Trainer`", "challenger": "`ChallengerTrainer`"}
+
+
+@dataclass
+class Arguments:
+    """What is trained, on what."""
+
+    data_dir: str | None = field(default=None, metadata={"help": "Folder or npz file. Default: the embedded set."})
+    max_train_samples_per_class: int | None = field(
+        default=None, metadata={"help": "Train on that many rows of each class."}
+    )
+    method: str = field(default="challenger", metadata={"help": "challenger or plain.", "choices": ["challenger", "plain"]})
+    compare: bool = field(
+        default=False, metadata={"help": "Train with both methods from the same seed and print one table."}
+    )
+    seeds: list[int] = field(default_factory=list, metadata={"help": "Repeat with these seeds; the table shows means."})
+    threads: int | None = field(default=None, metadata={"help": "Threads of torch."})
+
+
+@dataclass
+class SmallDataConfig(ChallengerConfig):
+    """ChallengerConfig with defaults for small data; every flag can be set."""
+
+    learning_rate: float = field(default=1e-3)
+    lr_scheduler_type: str = field(default="cosine")
+    warmup_steps: float = field(default=0.1)
+    per_device_train_batch_size: int = field(default=16)
+    per_device_eval_batch_size: int = field(default=256)
+    logging_steps: float = field(default=0.05)
+    save_strategy: str = field(default="no")
+    report_to: str | list[str] | None = field(default="none")
+
+
+# (splits, labels) -> an untrained model
+MakeModel = Callable[..., PreTrainedModel]
+
+
+def run_all(
+    args: Arguments, config: SmallDataConfig, splits: Splits, make_model: MakeModel, largest_shift: int = 0
+) -> tuple[list[dict[str, Any]], ChallengerTrainer | Trainer]:
+    """Each seed with each method; prints and saves the table if both are compared. Returns results, and the last trainer."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    methods = ["plain", "challenger"] if args.compare else [args.method]
+    seeds = args.seeds or [config.seed]
+    results = []
+    for seed in seeds:
+        for method in methods:
+            folder = Path(config.output_dir, *([f"seed{seed}"] if len(seeds) > 1 else []), method)
+            one = replace(config, seed=seed, data_seed=None, output_dir=str(folder))
+            result, trainer = run(
+                method, one, subset_per_class(splits, args.max_train_samples_per_class, seed), make_model, largest_shift
+            )
+            results.append(result)
+    if args.compare:
+        table = as_table(results, methods)
+        print(f"\n{table}\n")
+        Path(config.output_dir, "comparison.md").write_text(table + "\n")
+        Path(config.output_dir, "comparison.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(f"Models and results are in {config.output_dir}{os.sep}")
+    return results, trainer
+
+
+def run(
+    method: str, config: SmallDataConfig, splits: Splits, make_model: MakeModel, largest_shift: int
+) -> tuple[dict[str, Any], Trainer]:
+    """Train with one method; saves the model and ``<method>_results.json`` in its output_dir."""
+    set_seed(config.seed)
+    id2label = dict(enumerate(splits.labels))
+    model = make_model(splits, num_labels=len(id2label), id2label=id2label, label2id={n: i for i, n in id2label.items()})
+    name, label_name = model.main_input_name, label_name_of(model)
+    config = replace(config, label_names=[label_name])
+    train = Rows(splits.x_train, splits.y_train, name, label_name, splits.length_train, largest_shift)
+    test = Rows(splits.x_test, splits.y_test, name, label_name, splits.length_test)
+    print(f"\n=== {method}: {len(train)} rows, {len(id2label)} classes, seed {config.seed} ===", flush=True)
+    if method == "plain":
+        trainer = Trainer(model, config, train_dataset=train, compute_metrics=calibration)
+    else:
+        trainer = ChallengerTrainer(model, config, train_dataset=train)
+    began = time.perf_counter()
+    trainer.train()
+    seconds = time.perf_counter() - began
+    result = {"method": method, "seed": config.seed, "model": type(model).__name__, "train_samples": len(train)}
+    result |= {"seconds": seconds, **trainer.evaluate(test, metric_key_prefix="test")}
+    trainer.save_model()
+    Path(config.output_dir, f"{method}_results.json").write_text(json.dumps(result, indent=2) + "\n")
+    return result, trainer
+
+
+def label_name_of(model: PreTrainedModel) -> str:
+    """PatchTST calls the class ``target_values``, all others ``labels``."""
+    return "target_values" if type(model).__name__ == "PatchTSTForClassification" else "labels"
+
+
+def as_table(results: list[dict[str, Any]], methods: list[str]) -> str:
+    """One markdown row a method: means over seeds, with the standard deviation where there are several."""
+    lines = ["| method | accuracy ↑ | ECE ↓ | NLL ↓ | Brier ↓ | seconds |", "|---|---|---|---|---|---|"]
+    for method in methods:
+        cells = []
+        for column in COLUMNS:
+            key = column if column == "seconds" else f"test_{column}"
+            values = torch.tensor([r[key] for r in results if r["method"] == method], dtype=torch.float64)
+            digits = 0 if column == "seconds" else 3
+            spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{values.mean():.{digits}f}{spread}")
+        lines.append(f"| {NAMES[method]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+@dataclass
+class Shown:
+    """One row as it is, its relevance, and as it is challenged; tensors of the input's own shape."""
+
+    x: torch.Tensor
+    relevance: torch.Tensor
+    hidden: torch.Tensor
+    challenged: torch.Tensor
+    label: str
+    predicted: str
+
+
+def look_at(model: PreTrainedModel, config: SmallDataConfig, splits: Splits, rows: list[int]) -> list[Shown]:
+    """Test rows with the relevance for their own class, and what a challenge makes of them."""
+    model.eval()
+    name = model.main_input_name
+    batch = {name: torch.as_tensor(splits.x_test[rows], dtype=torch.float32)}
+    if splits.length_test is not None:
+        whole = Rows(splits.x_test[rows], splits.y_test[rows], name, lengths=splits.length_test[rows])
+        batch["past_observed_mask"] = torch.stack([whole[i]["past_observed_mask"] for i in range(len(rows))])
+    labels = torch.as_tensor(splits.y_test[rows])
+    model.to("cpu")
+    relevance = LRP(model).attribute(batch, target=labels)
+    challenger = Challenger(
+        model, replace(config, challenge_share=1.0, challenge_mix="replace", challenge_weight=None), seed=config.seed
+    )
+    mixed = challenger.challenge(batch, labels, step=0)
+    grid = challenger.units.maskable(batch).shape[1:]
+    hidden = challenger.units.hidden(batch, mixed.drop_mask.unflatten(1, grid))
+    with torch.no_grad():
+        predicted = logits_of(model(**batch)).argmax(-1)
+    return [
+        Shown(
+            batch[name][i],
+            relevance[i],
+            hidden[i],
+            mixed.inputs[name][i],
+            splits.labels[labels[i]],
+            splits.labels[predicted[i]],
+        )
+        for i in range(len(rows))
+    ]
