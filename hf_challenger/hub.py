@@ -47,15 +47,17 @@ def how_to_retry(trainer: Trainer) -> str:
 
 
 def warn_of_failed_uploads(trainer: Trainer) -> None:
-    """Tell which uploads in the background failed, once they are done: Trainer waits for them without looking."""
-    jobs: list[Future[Any]] = getattr(getattr(trainer, "push_in_progress", None), "jobs", None) or []
-    errors = [job.exception() for job in jobs if job.done() and not job.cancelled()]
-    failed = [error for error in errors if error is not None]
+    """Tell once which uploads in the background failed: Trainer waits for them without looking."""
+    progress = getattr(trainer, "push_in_progress", None)
+    if progress is None:
+        return
+    done: list[Future[Any]] = [job for job in progress.jobs if job.done()]
+    progress.jobs = [job for job in progress.jobs if job not in done]
+    failed = [error for job in done if not job.cancelled() and (error := job.exception()) is not None]
     if failed:
         warnings.warn(
-            f"{len(failed)} of {len(errors)} uploads during training failed: {failed[-1]}. The checkpoints in"
+            f"{len(failed)} of {len(done)} uploads during training failed: {failed[-1]}. The checkpoints in"
             f" {trainer.args.output_dir!r} are whole. {how_to_retry(trainer)}",
             ChallengerWarning,
             stacklevel=3,
         )
-        trainer.push_in_progress = None  # told once

@@ -193,7 +193,8 @@ def write_model_card(trainer: Trainer, told: dict[str, Any]) -> Path:
     if existing is not None and existing.get("library_name") == "peft":
         trainer.accelerator.unwrap_model(trainer.model).create_or_update_model_card(str(folder))
         peft = ModelCard.load(path)  # which has tags of its own in place of ours
-        peft.data.tags = list(dict.fromkeys([*_listed(peft.data.tags), *_listed(rendered.data.tags)]))
+        tags = [*_listed(peft.data.get("tags")), *_listed(rendered.data.get("tags"))]
+        peft.data["tags"] = list(dict.fromkeys(tags))
         _save(peft, path)
     return path
 

@@ -319,6 +319,10 @@ class ChallengerTrainer(Trainer):
             explain_failed_upload(self, error)
             raise
 
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        warn_of_failed_uploads(self)
+        super()._push_from_checkpoint(checkpoint_folder)
+
     def _finish_current_push(self) -> None:
         super()._finish_current_push()
         warn_of_failed_uploads(self)
