@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import tempfile
 import warnings
@@ -15,8 +16,10 @@ from .challenger import ChallengedBatch, Challenger
 from .checks import refuse_bad_loss, refuse_unsupported
 from .config import LOWER_IS_BETTER
 from .errors import ChallengerError, ChallengerWarning
+from .hub import explain_failed_upload, warn_of_failed_uploads
 from .losses import IGNORED, check_labels, problem_type_of
 from .metrics import CalibrationMetrics, Kept, with_logits
+from .model_card import write_model_card
 from .options import ChallengeOptions
 from .outputs import logits_of
 
@@ -51,6 +54,7 @@ class ChallengerTrainer(Trainer):
         self._labels_in_step: Tensor | None = None
         self._micro_step = 0
         self._warned_not_finite = False
+        self._told_card: dict[str, Any] = {}
         preprocess = self.preprocess_logits_for_metrics
         kept = preprocess is not None
         if preprocess is not None:
@@ -288,3 +292,43 @@ class ChallengerTrainer(Trainer):
         ):
             output = output._replace(predictions=Kept(*output.predictions).processed)
         return output
+
+    # --- sharing ------------------------------------------------------------------------------------------------------
+
+    def create_model_card(
+        self,
+        *args: Any,
+        baseline: dict[str, Any] | None = None,
+        reliability_diagram: Any = None,
+        heat_maps: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Write ``README.md`` into ``output_dir``. What is told is kept for the cards that later saves and pushes write.
+
+        Args:
+            baseline: what a plain ``Trainer``'s ``evaluate()`` returned, to stand beside our results.
+            reliability_diagram: a matplotlib figure, or the path of a picture.
+            heat_maps: a list of such pictures, or a dictionary from captions to them.
+            Others: as for ``Trainer``.
+        """
+        told = inspect.signature(super().create_model_card).bind_partial(*args, **kwargs).arguments
+        told |= {"baseline": baseline, "reliability_diagram": reliability_diagram, "heat_maps": heat_maps}
+        told = {**self._told_card, **{name: value for name, value in told.items() if value is not None}}
+        if self.is_world_process_zero():
+            write_model_card(self, told)
+        self._told_card = told
+
+    def push_to_hub(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().push_to_hub(*args, **kwargs)
+        except Exception as error:
+            explain_failed_upload(self, error)
+            raise
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        warn_of_failed_uploads(self)
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def _finish_current_push(self) -> None:
+        super()._finish_current_push()
+        warn_of_failed_uploads(self)

@@ -1,0 +1,282 @@
+"""The model card: what it says, that its metadata parses, and that the trainer's own facts get into it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pytest
+import torch
+import yaml
+from huggingface_hub import ModelCard
+from peft import LoraConfig, get_peft_model
+from tiny import tiny_bert, tiny_data
+from transformers.modelcard import TrainingSummary
+
+from hf_challenger import ChallengeOptions, ChallengerError
+from hf_challenger.model_card import Card, how_it_was_challenged
+
+mpl.use("agg")
+from matplotlib.figure import Figure
+
+GOLDEN = Path(__file__).with_name("golden_model_card.md")
+PLAIN = {"eval_accuracy": 0.5, "eval_ece": 0.25, "eval_nll": 1.0, "eval_brier": 0.75, "eval_loss": 1.0}
+
+
+def golden_card() -> Card:
+    summary = TrainingSummary(
+        model_name="bank-intents",
+        language="en",
+        license="apache-2.0",
+        tags=["banking", "hf-challenger", "generated_from_trainer"],
+        finetuned_from="sentence-transformers/all-MiniLM-L6-v2",
+        tasks="text-classification",
+        dataset="CLINC150 (banking | part)",
+        dataset_tags="clinc/clinc_oos",
+        dataset_metadata={"config": "small"},
+        hyperparameters={"learning_rate": 0.0003, "seed": 42},
+    )
+    return Card(
+        summary,
+        ChallengeOptions(challenge_rate=0.2, challenge_selection="top"),
+        "tokens",
+        steps=285,
+        training_rows=300,
+        results={"test": {"accuracy": 0.911, "ece": 0.031, "loss": 0.28, "macro|f1": 0.9}},
+        baseline={"test": {"accuracy": 0.89, "ece": 0.068, "loss": 0.38}},
+        reliability_diagram="pictures/reliability_diagram.png",
+        heat_maps={"“freeze my account” → freeze_account": "pictures/heat_map_1.png"},
+        versions={"hf_challenger": "0.1.0", "torch": "2.13.0"},
+    )
+
+
+def test_golden_card() -> None:
+    """After a wanted change: ``python tests/test_model_card.py`` writes the golden file anew; look at the difference."""
+    assert str(golden_card().render()) == GOLDEN.read_text()
+
+
+def test_metadata_of_the_golden_card() -> None:
+    data = yaml.safe_load(GOLDEN.read_text().split("---\n")[1])
+    assert data["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert data["datasets"] == ["clinc/clinc_oos"]
+    assert (data["library_name"], data["pipeline_tag"]) == ("transformers", "text-classification")
+    assert (data["language"], data["license"]) == ("en", "apache-2.0")
+    assert {"hf-challenger", "banking"} <= set(data["tags"])
+    (result,) = data["model-index"][0]["results"]
+    assert result["dataset"]["config"] == "small"
+    assert result["dataset"]["split"] == "test"
+    assert {m["type"]: m["value"] for m in result["metrics"]} == {
+        "accuracy": 0.911,
+        "ece": 0.031,
+        "loss": 0.28,
+        "macro|f1": 0.9,
+    }
+
+
+def read(run: Any) -> ModelCard:
+    return ModelCard.load(Path(run.args.output_dir) / "README.md")
+
+
+def rows_of(card: ModelCard) -> dict[str, list[str]]:
+    """First cell → other cells, of every table row."""
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split(" | ")] for line in card.text.splitlines() if line.startswith("|")
+    ]
+    return {row[0]: row[1:] for row in rows}
+
+
+def test_card_of_a_run_tells_its_results_options_and_versions(trainer: Any) -> None:
+    run = trainer(challenge_rate=0.3, challenge_perturbation="mask", seed=7)
+    run.train()
+    found = run.evaluate()
+    run.create_model_card(
+        language="en",
+        license="mit",
+        tags="mine",
+        dataset="Tiny words",
+        dataset_tags="me/tiny",
+        finetuned_from="me/tiny-bert",
+        baseline=PLAIN,
+    )
+    card = read(run)
+    assert (card.data.language, card.data.license) == ("en", "mit")
+    assert {"mine", "hf-challenger", "generated_from_trainer"} <= set(card.data.tags)
+    assert (card.data.base_model, card.data.datasets) == ("me/tiny-bert", ["me/tiny"])
+    assert card.data.pipeline_tag == "text-classification"
+    values = {r.metric_type: r.metric_value for r in card.data.eval_results}
+    assert values == {m: found[f"eval_{m}"] for m in ("accuracy", "ece", "nll", "brier", "loss")}
+    assert {r.dataset_name for r in card.data.eval_results} == {"Tiny words"}
+    rows = rows_of(card)
+    assert rows["metric"] == ["eval, challenged", "eval, plain `Trainer`"]
+    assert rows["ECE ↓"] == [f"{found['eval_ece']:.4f}", "0.2500"]
+    assert rows["`challenge_rate`"] == ["0.3", "0.15"]
+    assert rows["`challenge_weight`"] == ["not set", "not set"]
+    assert set(ChallengeOptions.__dataclass_fields__) <= {name.strip("`") for name in rows}
+    for words in (
+        "replaced by the mask token",
+        "30% of a row's tokens",
+        "- seed: 7",
+        "- training rows: 32",
+        "- optimizer steps: 2",
+    ):
+        assert words in card.text
+    for words in (f"- torch {torch.__version__}", "arXiv:2205.15094", "arXiv:2402.05602", "our own reading", "{{AttnLRP}}"):
+        assert words in card.text
+    assert "not trained yet" not in card.text
+    assert str(run.args.output_dir) not in str(card)
+
+
+def test_what_was_told_stays_for_later_cards(trainer: Any) -> None:
+    run = trainer()
+    run.evaluate()
+    run.create_model_card("de", "mit", ["mine"], heat_maps=[Figure()], baseline=PLAIN)
+    first = read(run)
+    run.create_model_card(model_name="named")
+    second = read(run)
+    assert (first.data.language, first.data.license) == (second.data.language, second.data.license) == ("de", "mit")
+    assert sorted(first.data.tags) == sorted(second.data.tags) == sorted({"mine", "hf-challenger", "generated_from_trainer"})
+    assert "pictures/heat_map_1.png" in second.text
+    assert rows_of(first) == rows_of(second)
+    assert "\n# named\n" in second.text
+
+
+def test_tags_of_an_existing_card_stay(trainer: Any) -> None:
+    run = trainer()
+    Path(run.args.output_dir, "README.md").write_text("---\ntags: [older]\n---\n# Mine\n")
+    run.create_model_card()
+    assert {"older", "hf-challenger"} <= set(read(run).data.tags)
+
+
+def test_pictures_are_copied_beside_the_card(trainer: Any, tmp_path: Path) -> None:
+    run = trainer()
+    figure = Figure()
+    figure.subplots().plot([0, 1], [0, 1])
+    Figure().savefig(tmp_path / "any name.PNG")
+    run.create_model_card(reliability_diagram=figure, heat_maps={"a [b]\nc": tmp_path / "any name.PNG"})
+    text = read(run).text
+    for place in ("pictures/reliability_diagram.png", "pictures/heat_map_1.png"):
+        assert f"]({place})" in text
+        assert Path(run.args.output_dir, place).read_bytes().startswith(b"\x89PNG")
+    assert "![Relevance heat map: a (b) c]" in text
+
+
+def test_a_card_without_pictures_and_results_claims_none(trainer: Any) -> None:
+    run = trainer(challenge_share=0)
+    run.create_model_card()
+    card = read(run)
+    assert card.data.eval_results is None
+    for absent in ("![", "What its decisions rest on", "None", "plain `Trainer` column"):
+        assert absent not in card.text
+    for words in (
+        "**It has not been trained yet.**",
+        "not called before",
+        "with `challenge_share` 0 this is plain",
+        "not named",
+    ):
+        assert words in card.text
+
+
+def test_unknown_data_sets_are_called_unknown_and_nan_stays_out_of_the_metadata(trainer: Any) -> None:
+    run = trainer(kwargs={"compute_metrics": lambda prediction: {"f1": float("nan"), "note": "text"}})
+    run.evaluate()
+    run.create_model_card()
+    card = read(run)
+    assert {(r.dataset_type, r.dataset_name) for r in card.data.eval_results} == {("unknown", "unknown")}
+    assert "f1" not in {r.metric_type for r in card.data.eval_results}
+    assert card.data.datasets is None
+    assert rows_of(card)["`f1`"] == ["nan"]
+
+
+def test_every_split_has_its_results(trainer: Any) -> None:
+    run = trainer(kwargs={"eval_dataset": {"a": tiny_data(12), "b": tiny_data(8, seed=2)}})
+    found = run.evaluate() | run.evaluate(tiny_data(16, seed=3), metric_key_prefix="test")
+    run.create_model_card()
+    rows = rows_of(read(run))
+    assert rows["metric"] == ["eval_a", "eval_b", "test"]
+    assert rows["Accuracy ↑"] == [f"{found[f'{s}_accuracy']:.4f}" for s in ("eval_a", "eval_b", "test")]
+    assert {r.dataset_split for r in read(run).data.eval_results} == {"a", "b", "test"}
+
+
+def test_results_are_those_of_the_best_checkpoint_if_it_was_loaded(trainer: Any) -> None:
+    run = trainer(
+        max_steps=8,
+        learning_rate=0.05,
+        eval_strategy="steps",
+        eval_steps=1,
+        save_strategy="steps",
+        save_steps=1,
+        load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        greater_is_better=False,  # the worst, so that it is not the last
+    )
+    run.train()
+    run.create_model_card()
+    shown = rows_of(read(run))["NLL (nats) ↓"]
+    logged = {log["step"]: log["eval_nll"] for log in run.state.log_history if "eval_nll" in log}
+    assert run.state.best_global_step != 8
+    assert shown == [f"{logged[run.state.best_global_step]:.4f}"]
+    found = run.evaluate()  # of the loaded model
+    assert shown == [f"{found['eval_nll']:.4f}"]
+    run.create_model_card()
+    assert rows_of(read(run))["NLL (nats) ↓"] == shown
+
+
+def test_an_adapters_card_keeps_what_peft_wrote(trainer: Any) -> None:
+    model = get_peft_model(tiny_bert(), LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"]))
+    run = trainer(model=model)
+    run.train()
+    run.save_model()
+    run.create_model_card()
+    card = read(run)
+    assert card.data.library_name == "peft"
+    assert {"lora", "hf-challenger"} <= set(card.data.tags)
+    assert card.data.pipeline_tag == "text-classification"
+    assert "a row's tokens" in card.text
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (
+            {"challenge_attribution": "random", "challenge_selection": "random"},
+            "computed by `random`, 15% of a row's tokens, drawn at random",
+        ),
+        ({"challenge_mix": "append", "challenge_softening": 0}, "joined the clean ones in the batch."),
+        ({"challenge_target": "contrastive"}, "against the best other one was computed by LRP (rules: `attnlrp`)"),
+        ({"challenge_perturbation": "swap"}, "swapped for another row's"),
+    ],
+)
+def test_the_sentence_follows_the_options(options: dict[str, Any], words: str) -> None:
+    assert words in how_it_was_challenged(ChallengeOptions(**options), "tokens")
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"baseline": {"test_ece": 0.1}}, "baseline holds test_ece, but the card reports eval_accuracy, eval_ece"),
+        ({"heat_maps": "map.png"}, r"Did you mean heat_maps=\[…\]\?"),
+        ({"heat_maps": ["absent.png"]}, "heat_maps: 'absent.png' is no file. Pass a matplotlib figure"),
+        ({"reliability_diagram": __file__}, "is not one of .png"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused(told: dict[str, Any], words: str, trainer: Any) -> None:
+    run = trainer()
+    run.evaluate()
+    run.create_model_card(language="en")
+    before = str(read(run))
+    with pytest.raises(ChallengerError, match=words):
+        run.create_model_card(**told)
+    assert str(read(run)) == before
+    run.create_model_card()  # what was refused is not kept
+    assert str(read(run)) == before
+
+
+def test_the_metadata_is_plain_json(trainer: Any) -> None:
+    run = trainer()
+    run.evaluate()
+    run.create_model_card()
+    json.dumps(read(run).data.to_dict(), allow_nan=False)
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(str(golden_card().render()))
