@@ -91,8 +91,8 @@ def refuse_bad_loss(loss: Tensor, losses: Tensor, logits: Tensor, model: nn.Modu
     else:
         cause = "the logits are finite, so the loss itself overflowed"
     raise ChallengerError(
-        f"The loss is {loss.item()} at step {step}, in rows {rows} of the batch: {cause}. Nothing was changed in this step. Lower"
-        " the learning rate, clip gradients (max_grad_norm), train in bf16 or fp32, and resume from the last checkpoint."
+        f"The loss is {loss.item()} at step {step}, in rows {rows} of the batch: {cause}. The weights were not changed in"
+        " this step. Lower the learning rate, clip gradients (max_grad_norm), train in bf16 or fp32, and resume from the last checkpoint."
     )
 
 

@@ -1,4 +1,4 @@
-"""The example loop without Trainer: it learns, and two processes make the choices of one."""
+"""The example loop without Trainer: it runs, it learns, and it needs no challenge."""
 
 from __future__ import annotations
 
