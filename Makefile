@@ -20,8 +20,9 @@ $(VENV)/.dev: $(VENV)/.examples
 quickstart: $(VENV)/.examples
 	@$(BIN)/python examples/text_classification/run_text_classification.py --compare --output_dir outputs/quickstart
 
+# Two processes of one thread each: a test file stays in one of them, since files share trained models.
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -m "not families and not faults" $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not families and not faults" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 ## LRP on every classifier family of transformers; writes the table in docs/.
 test-families: $(VENV)/.dev
