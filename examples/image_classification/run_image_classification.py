@@ -20,9 +20,9 @@ from transformers import HfArgumentParser
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from common.compare import Arguments, Shown, SmallDataConfig, look_at, run_all  # noqa: E402
-from common.data import load_images  # noqa: E402
-from common.models import IMAGE_MODELS, image_model  # noqa: E402
+from common.compare import Arguments, Shown, SmallDataConfig, look_at, run_all
+from common.data import load_images
+from common.models import IMAGE_MODELS, image_model
 
 
 @dataclass

@@ -21,9 +21,9 @@ from transformers import HfArgumentParser
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from common.compare import Arguments, Shown, SmallDataConfig, look_at, run_all  # noqa: E402
-from common.data import load_series, standardised  # noqa: E402
-from common.models import SERIES_MODELS, series_model  # noqa: E402
+from common.compare import Arguments, Shown, SmallDataConfig, look_at, run_all
+from common.data import load_series, standardised
+from common.models import SERIES_MODELS, series_model
 
 DATA = Path(__file__).parent / "data" / "basicmotions"
 
