@@ -60,7 +60,7 @@ def test_an_unknown_main_input_is_named_with_the_ways_out():
         ChallengerError, match=r"main input of Model is 'signal'.*challenge_units.*'series'.*docs/adapters.md"
     ):
         units_for(forward_with("signal"))
-    with pytest.raises(ChallengerError, match="challenge_units='serie' is unknown.*'series'"):
+    with pytest.raises(ChallengerError, match=r"challenge_units='serie' is unknown.*'series'"):
         ChallengeOptions(challenge_units="serie").validate()
 
 
