@@ -150,7 +150,10 @@ class Card:
 
     def _origin(self) -> str:
         base, names = self.summary.finetuned_from, _listed(self.summary.dataset)
-        start = f"[{base}](https://huggingface.co/{base}), fine-tuned" if base else "A classifier, trained"
+        if base:
+            start = f"[{base}](https://huggingface.co/{base}), fine-tuned"
+        else:  # None: Trainer found a folder; "": no name at all, as of a model made from a config
+            start = "A classifier, trained" if base == "" else "A model from a local folder, fine-tuned"
         return f"{start} on {' and '.join(names) if names else 'a data set that was not named'}."
 
 

@@ -51,7 +51,8 @@ class SmallDataConfig(ChallengerConfig):
     per_device_eval_batch_size: int = field(default=256)
     logging_steps: float = field(default=0.05)
     save_strategy: str = field(default="no")
-    report_to: str | list[str] | None = field(default="none")
+    # None first: HfArgumentParser reads the union so.
+    report_to: None | str | list[str] = field(default="none")  # noqa: RUF036
 
 
 # (splits, labels) -> an untrained model

@@ -204,6 +204,11 @@ def run(method: str, args: Arguments, config: Config, raw: DatasetDict) -> dict[
     for split in ("validation", "test"):
         if split in data:
             result |= trainer.evaluate(data[split], metric_key_prefix=split)
+    if isinstance(trainer, ChallengerTrainer):
+        plain = Path(config.output_dir).parent / "plain" / "plain_results.json"
+        name = args.dataset_name or (None if args.train_file else "a subset of CLINC150")
+        baseline = json.loads(plain.read_text()) if args.compare else None
+        trainer.create_model_card(dataset=name, dataset_tags=args.dataset_name, baseline=baseline)
     trainer.save_model()
     trainer.save_state()
     Path(config.output_dir, f"{method}_results.json").write_text(json.dumps(result, indent=2) + "\n")

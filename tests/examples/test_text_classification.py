@@ -67,6 +67,12 @@ def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(t
         assert row in printed
     log = json.loads((out / "challenger" / "trainer_state.json").read_text())["log_history"]
     assert {"challenged_share", "removed_relevance", "clean_loss", "challenged_loss"} <= set(log[0])
+    card = (out / "challenger" / "README.md").read_text()
+    assert "A model from a local folder, fine-tuned on a subset of CLINC150." in card
+    for row, name in (("Accuracy ↑", "test_accuracy"), ("ECE ↓", "test_ece")):
+        numbers = [f"{results[method][name]:.4f}" for method in (1, 0)]  # challenger, plain
+        assert f"| {row} | {results[1][name.replace('test', 'validation')]:.4f} |" in card
+        assert f"| {' | '.join(numbers)} |" in card
     for folder in ("plain", "challenger"):
         curves = EventAccumulator(str(next((out / folder / "runs").iterdir()))).Reload().Tags()["scalars"]
         assert ("train/removed_relevance" in curves) == (folder == "challenger")

@@ -1,0 +1,323 @@
+"""Pictures, with matplotlib: reliability diagrams, relevance on tokens, series and images, challenged rows, training curves.
+
+Every function returns a ``matplotlib.figure.Figure`` that no window owns: ``figure.savefig("x.png", dpi=150)``. Relevance is
+shown from blue (speaks against the class) over white to orange (speaks for it), which the colour-blind can tell apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .attribution.methods import METHODS
+from .attribution.targets import named_target
+from .calibration import BINS, expected_calibration_error, reliability_bins
+from .challenger import Challenger
+from .errors import ChallengerError
+from .inputs.blocks import Blocks
+
+BLUE, ORANGE, GREY, INK = "#2166ac", "#e08214", "#d9d9d9", "#222222"
+WIDTH = 7.5  # inches: the width of a README at 100 dpi
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ChallengerError("Pictures need matplotlib, which is not installed: pip install matplotlib.") from error
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)  # not pyplot: no display, no global state, safe in threads and while training
+    return figure
+
+
+def _diverging() -> Any:
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("relevance", [BLUE, "white", ORANGE])
+
+
+def _tidy(axes: Any) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _largest(relevance: Tensor) -> float:
+    """What is painted in full colour."""
+    if not relevance.isfinite().all():
+        raise ChallengerError("Relevance holds NaN or infinity. Compute it in fp32, and check the model's weights.")
+    return float(relevance.abs().max()) or 1.0
+
+
+# --- calibration and training ---------------------------------------------------------------------------------------------
+
+
+def reliability_diagram(probabilities: Tensor, labels: Tensor, bins: int = BINS, title: str = "Reliability") -> Any:
+    """Accuracy against confidence, and below it how many rows each bin holds (Guo et al. 2017, Fig. 1).
+
+    Args:
+        probabilities: ``(rows, classes)``, rows sum to 1.
+        labels: ``(rows,)`` classes.
+        bins: of equal width.
+    """
+    found = reliability_bins(probabilities, labels, bins)
+    ece = expected_calibration_error(probabilities, labels, bins)
+    figure = _figure(4.6, 5.2)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    left, width = found.edges[:-1].tolist(), found.edges.diff().tolist()
+    filled = found.count > 0
+    accuracy, confidence = found.accuracy[filled].tolist(), found.confidence[filled].tolist()
+    above.bar(
+        left, found.accuracy.nan_to_num().tolist(), width, align="edge", color=BLUE, edgecolor="white", label="accuracy"
+    )
+    above.plot([0, 1], [0, 1], "--", color=INK, linewidth=1, label="perfect")
+    above.vlines(confidence, accuracy, confidence, color=ORANGE, linewidth=3)
+    above.plot(confidence, confidence, "D", color=ORANGE, markersize=4.5, label="mean confidence; line: gap")
+    above.set(ylim=(0, 1.02), xlim=(0, 1), ylabel="accuracy", title=f"{title}: ECE {ece:.3f}")
+    above.legend(loc="upper left", frameon=False, fontsize=9)
+    bars = below.bar(left, found.count.tolist(), width, align="edge", color=GREY, edgecolor="white")
+    counts = [f"{int(n)}" if n else "" for n in found.count.tolist()]
+    below.bar_label(bars, counts, fontsize=6.5, color=INK)
+    below.margins(y=0.25)
+    below.set(xlabel=f"confidence (all {len(labels)} rows)", ylabel="rows")
+    for axes in (above, below):
+        _tidy(axes)
+    return figure
+
+
+def training_curves(log_history: Sequence[Mapping[str, Any]], title: str = "Training") -> Any:
+    """Loss on clean and on challenged rows, and on held-out ones where it was logged, over optimizer steps.
+
+    Args:
+        log_history: ``trainer.state.log_history``, or that of a ``trainer_state.json``.
+    """
+    curves = {
+        "clean_loss": ("clean rows", BLUE, "-"),
+        "challenged_loss": ("challenged rows", ORANGE, "-"),
+        "eval_loss": ("evaluation", INK, "--"),
+    }
+    found = {key: [(log["step"], log[key]) for log in log_history if key in log and "step" in log] for key in curves}
+    if not any(found.values()):
+        raise ChallengerError(
+            f"None of {', '.join(curves)} is in the {len(log_history)} entries of the log history. Train with ChallengerTrainer and"
+            " logging_steps below the number of steps."
+        )
+    figure = _figure(WIDTH, 3.4)
+    axes = figure.subplots()
+    for key, (name, colour, style) in curves.items():
+        if found[key]:
+            steps, losses = zip(*found[key], strict=True)
+            axes.plot(steps, losses, style, color=colour, label=name, marker="o" if len(steps) < 30 else None, markersize=4)
+    axes.set(xlabel="optimizer step", ylabel="loss (nats)", title=title)
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False)
+    _tidy(axes)
+    return figure
+
+
+# --- relevance ------------------------------------------------------------------------------------------------------------
+
+
+def token_heatmap(rows: Sequence[tuple[Sequence[str], Sequence[float], str]]) -> Any:
+    """Words on a ground that tells their relevance, each row scaled by its own largest.
+
+    Args:
+        rows: ``(words, relevance of each, heading)``.
+    """
+    return _draw_texts([(list(words), list(relevance), heading, None) for words, relevance, heading in rows])
+
+
+def _draw_texts(rows: Sequence[tuple[list[str], list[float], str, list[bool] | None]]) -> Any:
+    """Texts below each other; a word that is True in ``hidden`` is a hatched box instead."""
+    from matplotlib.patches import Rectangle
+
+    colours = _diverging()
+    laid_out: list[tuple[int, float, str, float | None, bool]] = []  # place, text, relevance in [-1, 1], hidden
+    y = 0.0
+    per_line, line = 84, 0.34  # characters of a fixed-width font, inches
+    for words, relevance, heading, hidden in rows:
+        if len(words) != len(relevance):
+            raise ChallengerError(f"One relevance a word is expected; got {len(relevance)} for {len(words)} words.")
+        largest = _largest(torch.tensor(list(relevance)).double()) if len(words) else 1.0
+        laid_out.append((0, y, heading, None, False))
+        y, x = y + line, 0
+        for i, (word, value) in enumerate(zip(words, relevance, strict=True)):
+            shown = word if len(word) <= per_line - 2 else word[: per_line - 3] + "…"
+            if x and x + len(shown) + 1 > per_line:
+                y, x = y + line, 0
+            laid_out.append((x, y, shown, value / largest, hidden is not None and hidden[i]))
+            x += len(shown) + 1
+        y += line * 1.35
+    figure = _figure(WIDTH, y + 0.1)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(-1, per_line + 1), ylim=(y, -0.1))
+    axes.axis("off")
+    for x, top, word, shade, hides in laid_out:
+        middle = top + line / 2
+        if shade is None:
+            axes.text(x, middle, word, fontsize=9, color=INK, va="center", weight="bold", parse_math=False)
+            continue
+        look: dict[str, Any] = {"facecolor": colours(0.5 + shade / 2), "edgecolor": "#bbbbbb", "linewidth": 0.5}
+        if hides:
+            look = {"facecolor": "#eeeeee", "edgecolor": "#888888", "linewidth": 0.5, "hatch": "/////"}
+        axes.add_patch(Rectangle((x - 0.4, top + 0.03), len(word) + 0.8, line - 0.06, **look))
+        if not hides:
+            # White letters where the ground is dark.
+            colour = "white" if shade < -0.6 else INK
+            font: dict[str, Any] = {"family": "DejaVu Sans Mono", "fontsize": 8.6, "parse_math": False}
+            axes.text(x + len(word) / 2, middle, word, color=colour, va="center", ha="center", **font)
+    return figure
+
+
+def series_relevance(series: Tensor, relevance: Tensor, title: str = "", hidden: Tensor | None = None) -> Any:
+    """A time series, a panel a channel (eight at most), on a ground that tells the relevance of each step.
+
+    Args:
+        series: ``(time, channels)`` or ``(time,)``.
+        relevance: of the same shape, as LRP gives it.
+        hidden: bool, of the same shape: steps that a challenge hid; hatched.
+    """
+    if series.shape != relevance.shape or series.dim() not in (1, 2):
+        raise ChallengerError(
+            f"A series and its relevance are (time, channels) or (time,), both alike; got {tuple(series.shape)} and"
+            f" {tuple(relevance.shape)}. Take one row of the batch."
+        )
+    series, relevance = (x.detach().cpu().float().reshape(len(x), -1) for x in (series, relevance))
+    largest, channels = _largest(relevance), min(series.shape[1], 8)
+    figure = _figure(WIDTH, 0.7 + 1.3 * channels)
+    panels = figure.subplots(channels, 1, sharex=True, squeeze=False)[:, 0]
+    image = None
+    for k, axes in enumerate(panels):
+        values = series[:, k]
+        margin = 0.08 * float(values.max() - values.min()) or 1.0
+        low, high = float(values.min()) - margin, float(values.max()) + margin
+        ground: dict[str, Any] = {"aspect": "auto", "cmap": _diverging(), "vmin": -largest, "vmax": largest}
+        extent = (-0.5, len(series) - 0.5, low, high)
+        image = axes.imshow(relevance[:, k].reshape(1, -1).numpy(), extent=extent, interpolation="nearest", **ground)
+        axes.plot(range(len(series)), values.tolist(), color=INK, linewidth=1.3)
+        if hidden is not None:
+            where = hidden.reshape(len(series), -1)[:, k].tolist()
+            for step, hides in enumerate(where):
+                if hides:
+                    axes.axvspan(step - 0.5, step + 0.5, facecolor="#eeeeee", alpha=0.75, linewidth=0)
+        axes.set_ylabel(f"channel {k}" if series.shape[1] > 1 else "value")
+        _tidy(axes)
+    panels[0].set_title(title)
+    panels[-1].set_xlabel("time step")
+    figure.colorbar(image, ax=list(panels), label="relevance", shrink=0.9)
+    return figure
+
+
+def image_relevance(image: Tensor, relevance: Tensor, title: str = "") -> Any:
+    """An image beside its relevance, summed over channels.
+
+    Args:
+        image: ``(channels, height, width)`` or ``(height, width)``, any range; it is stretched to be seen.
+        relevance: of the same shape, as LRP gives it.
+    """
+    if image.shape != relevance.shape or image.dim() not in (2, 3):
+        raise ChallengerError(
+            f"An image and its relevance are (channels, height, width) or (height, width), both alike; got"
+            f" {tuple(image.shape)} and {tuple(relevance.shape)}. Take one row of the batch."
+        )
+    summed = relevance.detach().cpu().float()
+    summed = summed.sum(0) if summed.dim() == 3 else summed
+    largest = _largest(summed)
+    figure = _figure(WIDTH * 0.8, 3.2)
+    left, right = figure.subplots(1, 2)
+    _show_image(left, image)
+    shown = right.imshow(summed.numpy(), cmap=_diverging(), vmin=-largest, vmax=largest, interpolation="nearest")
+    left.set_title(title or "input")
+    right.set_title("relevance")
+    for axes in (left, right):
+        axes.set(xticks=[], yticks=[])
+    figure.colorbar(shown, ax=right, shrink=0.85)
+    return figure
+
+
+def _show_image(axes: Any, image: Tensor) -> None:
+    image = image.detach().cpu().float()
+    image = (image - image.min()) / (float(image.max() - image.min()) or 1.0)
+    if image.dim() == 3:
+        image = image.movedim(0, -1) if len(image) == 3 else image.mean(0)
+    axes.imshow(image.numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+
+
+# --- before and after -----------------------------------------------------------------------------------------------------
+
+
+def before_and_after(
+    challenger: Challenger, inputs: Mapping[str, Any], labels: Tensor, tokenizer: Any = None, step: int = 0, rows: int = 3
+) -> Any:
+    """The first rows of a batch that ``challenger`` challenges at ``step``: relevance before, and what is left after.
+
+    Text: a heat map, and the same with hatched boxes for hidden tokens. Series and images: input, relevance, and the
+    challenged input. Works for ``challenge_mix="replace"``.
+
+    Args:
+        inputs: a batch as the model takes it.
+        labels: its labels.
+        tokenizer: needed for text.
+    """
+    if challenger.options.challenge_mix != "replace":
+        raise ChallengerError("before_and_after shows challenge_mix='replace'; make the Challenger with it.")
+    units, options = challenger.units, challenger.options
+    mixed = challenger.challenge(inputs, labels, step)
+    index = mixed.challenged.nonzero().flatten()[:rows]
+    if not len(index):
+        raise ChallengerError(
+            f"None of the {len(labels)} rows is challenged at step {step} (challenge_share={options.challenge_share}). Take another"
+            " step, more rows, or challenge_share=1."
+        )
+    method = METHODS[options.challenge_attribution]
+    batch = {k: v for k, v in inputs.items() if k != "labels"}
+    target = named_target(options.challenge_target, labels)
+    relevance = method(challenger.model, batch, target, options.challenge_composite)
+    if isinstance(units, Blocks):
+        return _before_and_after_blocks(units, batch, mixed, relevance, index)
+    if tokenizer is None:
+        raise ChallengerError("Token ids are shown as words: pass tokenizer=….")
+    per_token = units.per_unit(relevance)
+    texts: list[tuple[list[str], list[float], str, list[bool] | None]] = []
+    names = getattr(getattr(challenger.model, "config", None), "id2label", {})
+    shown = units.maskable(batch)
+    for row in index.tolist():
+        kept = shown[row].nonzero().flatten().tolist()
+        words = [tokenizer.convert_ids_to_tokens(int(batch[units.key][row, i])) for i in kept]
+        values, hidden = per_token[row, kept].tolist(), mixed.drop_mask[row, kept].tolist()
+        label = names.get(int(labels[row]), int(labels[row])) if not labels.is_floating_point() else labels[row].tolist()
+        texts.append((words, values, f"label {label}: relevance", None))
+        removed, gives_up = float(mixed.removed[row]), float(mixed.gives_up[row])
+        heading = f"challenged: {removed:.0%} of the positive relevance hidden; the target gives up {gives_up:.0%}"
+        texts.append((words, [0.0] * len(words), heading, hidden))
+    return _draw_texts(texts)
+
+
+def _before_and_after_blocks(units: Blocks, batch: Mapping[str, Any], mixed: Any, relevance: Tensor, index: Tensor) -> Any:
+    before, after = batch[units.key], mixed.inputs[units.key]
+    is_image = len(units.axes(before)) == 2
+    figure = _figure(WIDTH, 0.3 + (2.4 if is_image else 1.7) * len(index))
+    panels = figure.subplots(len(index), 3, squeeze=False)
+    for (first, second, third), row in zip(panels, index.tolist(), strict=True):
+        values = relevance[row].detach().cpu().float()
+        if is_image:
+            values = values.sum(0) if values.dim() == 3 else values
+            _show_image(first, before[row])
+            _show_image(third, after[row])
+            largest = _largest(values)
+            second.imshow(values.numpy(), cmap=_diverging(), vmin=-largest, vmax=largest, interpolation="nearest")
+        else:
+            axis = units.axes(before)[0] - 1
+            for axes, x in ((first, before), (third, after)):
+                axes.plot(x[row].detach().cpu().movedim(axis, 0).reshape(x.shape[axis + 1], -1).numpy(), linewidth=1)
+            values = values.movedim(axis, 0).reshape(before.shape[axis + 1], -1).sum(1)
+            second.bar(range(len(values)), values.tolist(), 1.0, color=[ORANGE if v > 0 else BLUE for v in values])
+            third.sharey(first)
+        for axes in (first, second, third):
+            axes.set(xticks=[], yticks=[])
+        third.set_xlabel(f"{float(mixed.removed[row]):.0%} of positive relevance hidden", fontsize=8)
+    for axes, name in zip(panels[0], ("before", "relevance", "challenged"), strict=True):
+        axes.set_title(name, fontsize=10)
+    return figure

@@ -1,0 +1,6 @@
+"""The demonstration page of a Space that holds this folder."""
+
+import evaluate
+from evaluate.utils import launch_gradio_widget
+
+launch_gradio_widget(evaluate.load("brier_score.py"))

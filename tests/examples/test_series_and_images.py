@@ -1,0 +1,28 @@
+"""The examples for series and images, run as a user runs them: as processes of their own, on embedded real data."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(("kind", "model"), [("image", "vit"), ("time_series", "patchtst")])
+def test_compare_prints_a_table_and_saves_results_and_a_picture(kind, model, tmp_path):
+    script = ROOT / "examples" / f"{kind}_classification" / f"run_{kind}_classification.py"
+    flags = ["--compare", "--model", model, "--max_steps", "4", "--output_dir", str(tmp_path), "--use_cpu", "true"]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), *flags, "--challenge_span", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| `ChallengerTrainer` | " in done.stdout
+    for method in ("plain", "challenger"):
+        result = json.loads((tmp_path / method / f"{method}_results.json").read_text())
+        assert 0 <= result["test_accuracy"] <= 1
+        assert result["test_nll"] > 0
+        assert (tmp_path / method / "model.safetensors").is_file()
+    assert (tmp_path / "relevance.png").read_bytes().startswith(b"\x89PNG")
