@@ -24,7 +24,7 @@ from .options import ChallengeOptions
 from .outputs import logits_of
 
 # Heads whose own loss is a plain mean over the batch's labels, whatever num_items_in_batch says.
-MEAN_LOSS_HEADS = ("ForSequenceClassification", "ForImageClassification", "ForAudioClassification")
+MEAN_LOSS_HEADS = ("ForSequenceClassification", "ForImageClassification", "ForAudioClassification", "ForClassification")
 
 # What is summed over steps and processes between two logs.
 COUNTERS = ("rows", "chosen", "removed", "clean_loss", "clean", "challenged_loss", "without_units", "not_finite")
