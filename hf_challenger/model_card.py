@@ -308,11 +308,15 @@ def how_it_was_challenged(options: ChallengeOptions, units: str) -> str:
         perturbation = "attention" if units == "tokens" else "mean"
     hidden = HIDDEN.get(perturbation, f"hidden by `{perturbation}`")
     copies = "took the place of the clean ones" if o.challenge_mix == "replace" else "joined the clean ones"
-    softer = ", their targets softened by the share of relevance that was hidden" if o.challenge_softening else ""
+    # The labels are not at hand here, and a config need not say what kind they are.
+    softening = ", their targets softened by the share of relevance that was hidden (if a row has one class)"
+    softer = softening if o.challenge_softening else ""
+    target = TARGETS.get(o.challenge_target, f"the target `{o.challenge_target}`")
+    drawn = DRAWN.get(o.challenge_selection, f"chosen by `{o.challenge_selection}`")
     return (
         f"In each training step about {o.challenge_share:.0%} of the rows were challenged: the relevance of their {units} for"
-        f" {TARGETS[o.challenge_target]} was computed by {who}{rules}, {o.challenge_rate:.0%} of a row's {units},"
-        f" {DRAWN[o.challenge_selection]}, were {hidden}, and the challenged rows {copies} in the batch{softer}."
+        f" {target} was computed by {who}{rules}, {o.challenge_rate:.0%} of a row's {units},"
+        f" {drawn}, were {hidden}, and the challenged rows {copies} in the batch{softer}."
     )
 
 

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub.errors import OfflineModeIsEnabled
 from local_hub import LocalHub, Repository, card_errors
 from safetensors.torch import load as load_safetensors
 
@@ -41,24 +43,24 @@ def push(hub: LocalHub, folder: Path, *scenarios: str, **environment: str) -> di
 
 
 @pytest.fixture(scope="module")
-def regular(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A Hub that takes all files in the commit itself, after ``every_save``."""
-    folder = tmp_path_factory.mktemp("regular")
-    with LocalHub(lfs=False) as hub:
-        yield hub, push(hub, folder, "every_save"), folder
+def pushed(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Two Hubs, one that takes all files in the commit itself and one with git LFS, after processes that pushed to them."""
+    one, two = tmp_path_factory.mktemp("regular"), tmp_path_factory.mktemp("lfs")
+    with LocalHub(lfs=False) as regular, LocalHub(lfs=True) as lfs, ThreadPoolExecutor() as both:
+        lfs.refuse = {'repos/create .*"late"': 1, "models/somebody/refused/commit": 3}
+        first = both.submit(push, regular, one, "every_save")
+        second = both.submit(push, lfs, two, "all_checkpoints", "only_the_end", "refused", HF_HUB_DISABLE_XET="1")
+        yield (regular, first.result(), one), (lfs, second.result(), two)
 
 
-@pytest.fixture(scope="module")
-def lfs(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """A Hub that takes large files through git LFS, after the other scenarios."""
-    folder = tmp_path_factory.mktemp("lfs")
-    with LocalHub(lfs=True) as hub:
-        hub.refuse = {
-            'repos/create .*"late"': 1,
-            "models/somebody/refused/commit": 3,
-        }
-        scenarios = ("all_checkpoints", "only_the_end", "refused")
-        yield hub, push(hub, folder, *scenarios, HF_HUB_DISABLE_XET="1"), folder
+@pytest.fixture
+def regular(pushed: Any) -> Any:
+    return pushed[0]
+
+
+@pytest.fixture
+def lfs(pushed: Any) -> Any:
+    return pushed[1]
 
 
 def metadata(repository: Repository) -> dict[str, Any]:
@@ -157,6 +159,16 @@ def test_failed_uploads_in_the_background_are_told(lfs: Any) -> None:
 def test_errors_of_other_kinds_are_left_alone(lfs: Any) -> None:
     bug = lfs[1]["refused"]["bug"]
     assert (bug["type"], bug["notes"]) == ("TypeError", "")
+
+
+def test_without_a_network_the_model_is_saved_and_the_error_tells_how_to_upload_it(trainer: Any) -> None:
+    run = trainer(hub_model_id="me/mine")
+    with pytest.raises(OfflineModeIsEnabled) as caught:
+        run.push_to_hub()
+    (note,) = caught.value.__notes__
+    assert note.startswith(f"The model is saved in {run.args.output_dir!r}.")
+    assert f"hf upload me/mine {run.args.output_dir}" in note
+    assert Path(run.args.output_dir, "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize(
