@@ -23,7 +23,7 @@ section { border-top: 1px solid var(--line); padding: 1rem 0; }
               text-align: center; vertical-align: top; max-width: 100%; }
 .for { background: rgba(var(--for), var(--a)); } .against { background: rgba(var(--against), var(--a)); }
 .words small { display: block; font-size: .68rem; line-height: 1.1; color: var(--ink); }
-footer, .note { color: var(--quiet); font-size: .85rem; } .key span { padding: .1rem .5rem; border-radius: .25rem; }
+footer, .note { color: var(--quiet); font-size: .85rem; } .key span { color: var(--ink); padding: .1rem .5rem; border-radius: .25rem; }
 """
 
 

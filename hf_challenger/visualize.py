@@ -23,13 +23,13 @@ BLUE, ORANGE, GREY, INK = "#2166ac", "#e08214", "#d9d9d9", "#222222"
 WIDTH = 7.5  # inches: the width of a README at 100 dpi
 
 
-def _figure(width: float, height: float) -> Any:
+def _figure(width: float, height: float, layout: Any = "constrained") -> Any:
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
         raise ChallengerError("Pictures need matplotlib, which is not installed: pip install matplotlib.") from error
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(width, height), layout=layout, facecolor="white")
     FigureCanvasAgg(figure)  # not pyplot: no display, no global state, safe in threads and while training
     return figure
 
@@ -74,9 +74,9 @@ def reliability_diagram(probabilities: Tensor, labels: Tensor, bins: int = BINS,
     )
     above.plot([0, 1], [0, 1], "--", color=INK, linewidth=1, label="perfect")
     above.vlines(confidence, accuracy, confidence, color=ORANGE, linewidth=3)
-    above.plot(confidence, confidence, "D", color=ORANGE, markersize=4.5, label="mean confidence; line: gap")
+    above.plot(confidence, confidence, "D", color=ORANGE, markersize=4.5, label="mean confidence, and gap")
     above.set(ylim=(0, 1.02), xlim=(0, 1), ylabel="accuracy", title=f"{title}: ECE {ece:.3f}")
-    above.legend(loc="upper left", frameon=False, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)  # never over the bars
     bars = below.bar(left, found.count.tolist(), width, align="edge", color=GREY, edgecolor="white")
     counts = [f"{int(n)}" if n else "" for n in found.count.tolist()]
     below.bar_label(bars, counts, fontsize=6.5, color=INK)
@@ -131,9 +131,6 @@ def token_heatmap(rows: Sequence[tuple[Sequence[str], Sequence[float], str]]) ->
 
 def _draw_texts(rows: Sequence[tuple[list[str], list[float], str, list[bool] | None]]) -> Any:
     """Texts below each other; a word that is True in ``hidden`` is a hatched box instead."""
-    from matplotlib.patches import Rectangle
-
-    colours = _diverging()
     laid_out: list[tuple[int, float, str, float | None, bool]] = []  # place, text, relevance in [-1, 1], hidden
     y = 0.0
     per_line, line = 84, 0.34  # characters of a fixed-width font, inches
@@ -150,7 +147,10 @@ def _draw_texts(rows: Sequence[tuple[list[str], list[float], str, list[bool] | N
             laid_out.append((x, y, shown, value / largest, hidden is not None and hidden[i]))
             x += len(shown) + 1
         y += line * 1.35
-    figure = _figure(WIDTH, y + 0.1)
+    figure = _figure(WIDTH, y + 0.1, layout=None)
+    from matplotlib.patches import Rectangle
+
+    colours = _diverging()
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-1, per_line + 1), ylim=(y, -0.1))
     axes.axis("off")

@@ -1,0 +1,199 @@
+"""The explain command on a saved tiny classifier, and its page in a real browser."""
+
+import math
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from tiny import tiny_bert, tiny_config, tiny_tokenizer
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertModel, PreTrainedTokenizerFast
+
+from hf_challenger import LRP, ChallengerError
+from hf_challenger.explain import explain, in_terminal, main
+from hf_challenger.heatmap_html import html_page
+
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("model")
+    tiny_bert(id2label={0: "refund", 1: "card", 2: "other"}, label2id={"refund": 0, "card": 1, "other": 2}).save_pretrained(
+        folder
+    )
+    tiny_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def pieces_tokenizer():
+    """Word pieces: "w1w2" is one word of the two tokens w1 and ##w2."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "w1", "w2", "##w2", "##w3", "?"]
+    core = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    return PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=32, **names)
+
+
+def test_explanation_is_the_models_answer_and_lrps_relevance():
+    model, tokenizer = tiny_bert().eval(), tiny_tokenizer()
+    found = explain(model, tokenizer, "w1 w7 w20")
+    batch = tokenizer("w1 w7 w20", return_tensors="pt")
+    logits = model(**batch).logits[0].detach()
+    relevance = LRP(model).attribute(batch, target=int(logits.argmax()))[0].sum(-1)
+    assert found.words == ["w1", "w7", "w20"]
+    assert found.relevance == pytest.approx(relevance[1:-1].tolist())
+    assert found.elsewhere == pytest.approx(float(relevance[0] + relevance[-1]), abs=1e-6)
+    assert found.label == f"LABEL_{int(logits.argmax())}"
+    assert found.confidence == pytest.approx(float(logits.softmax(0).max()))
+    assert found.score == pytest.approx(float(logits.max()))
+    assert not found.cut
+
+
+def test_word_pieces_are_merged_and_their_relevance_added():
+    model, tokenizer = tiny_bert().eval(), pieces_tokenizer()
+    text = "w1w2w3 w2?"
+    batch = tokenizer(text, return_tensors="pt")
+    relevance = LRP(model).attribute(batch)[0].sum(-1).tolist()
+    assert len(relevance) == 7  # [CLS] w1 ##w2 ##w3 w2 ? [SEP]
+    found = explain(model, tokenizer, text)
+    assert found.words == ["w1w2w3", "w2", "?"]
+    assert found.relevance == pytest.approx([sum(relevance[1:4]), relevance[4], relevance[5]], abs=1e-6)
+
+
+def test_unknown_words_are_shown_as_they_were_written():
+    assert explain(tiny_bert(), tiny_tokenizer(), "w1 zebra").words == ["w1", "zebra"]
+
+
+def test_long_texts_are_cut_and_say_so():
+    found = explain(tiny_bert(), tiny_tokenizer(), " ".join(["w1"] * 50))
+    assert found.cut
+    assert len(found.words) == 30
+    assert "cut to the model's length" in found.note
+
+
+def test_multi_label_and_regression_confidence():
+    multi = explain(tiny_bert(problem_type="multi_label_classification"), tiny_tokenizer(), "w1 w2")
+    assert multi.confidence == pytest.approx(1 / (1 + math.exp(-multi.score)), abs=1e-6)
+    regression = explain(tiny_bert(num_labels=1), tiny_tokenizer(), "w1 w2")
+    assert math.isnan(regression.confidence)
+    assert "confidence" not in regression.heading
+
+
+@pytest.mark.parametrize("method", ["lrp", "input_x_gradient", "attention_rollout"])
+def test_command_prints_class_confidence_and_words(saved, capsys, tmp_path, method):
+    page, picture = tmp_path / "why.html", tmp_path / "why.png"
+    main([saved, "--text", "w1 w7", "--method", method, "--html", str(page), "--png", str(picture)])
+    printed = capsys.readouterr().out
+    assert re.search(r"-> (refund|card|other), confidence 0\.\d\d, score", printed)
+    assert re.search(r"[+-]\d\.\d{3}.*w1\n.*w7\n", printed)
+    assert "\x1b" not in printed  # not a terminal
+    assert "w7" in page.read_text()
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_file_gives_one_text_a_line_and_colours_are_for_terminals(saved, capsys, tmp_path):
+    texts = tmp_path / "texts.txt"
+    texts.write_text("w1 w2\n\nw3\n")
+    main([saved, "--file", str(texts), "--composite", "cp_lrp"])
+    assert capsys.readouterr().out.count("->") == 2
+    assert "\x1b[38;5;" in in_terminal(explain(tiny_bert(), tiny_tokenizer(), "w1 w2"), colours=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["MODEL", "--text", "  "], "The text is empty"),
+        (["MODEL"], "Give --text, or a --file"),
+        (["MODEL", "--file", "no/such.txt"], "cannot be read"),
+        (["MODEL", "--text", "w1", "--method", "tea_leaves"], "--method='tea_leaves' is unknown.*'lrp'"),
+        (["MODEL", "--text", "w1", "--composite", "mine"], "--composite='mine' is unknown.*'attnlrp'"),
+        (["MODEL", "--text", "w1", "--method", "captum_lrp"], "captum's LRP needs float inputs"),
+        (["no/such/model", "--text", "w1"], "No text classifier could be loaded from 'no/such/model'"),
+        (["MODEL", "--text", "w1", "--html", "/no/such/folder/x.html"], "cannot be written"),
+    ],
+)
+def test_bad_arguments_end_with_the_way_out(saved, arguments, words):
+    with pytest.raises(SystemExit, match=words):
+        main([saved if a == "MODEL" else a for a in arguments])
+
+
+def test_a_model_without_a_trained_head_is_refused(tmp_path):
+    BertModel(tiny_config()).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(SystemExit, match=r"no trained classification head .*classifier"):
+        main([str(tmp_path), "--text", "w1"])
+
+
+def test_it_runs_as_a_module(saved, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["explain", saved, "--text", "w1 w2"])
+    monkeypatch.delitem(sys.modules, "hf_challenger.explain")
+    runpy.run_module("hf_challenger.explain", run_name="__main__")
+    assert "confidence" in capsys.readouterr().out
+
+
+# --- the page -------------------------------------------------------------------------------------------------------------
+
+ROWS = [(["<script>alert(1)</script>", '"&', "blocked"], [0.5, -1.0, 2.0], "label <b>", "note & more")]
+
+
+def test_page_escapes_text_and_needs_nothing_from_outside():
+    page = html_page(ROWS, "Why </title><script>")
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert "label &lt;b&gt;" in page
+    assert not re.search(r"https?:|src=|href=|@import|url\(", page)
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_page_scales_colours_to_the_largest_relevance():
+    found = re.findall(r'class="(for|against)" style="--a:([\d.]+)">(?!orange|blue)', html_page(ROWS, "x"))
+    assert found == [("for", "0.250"), ("against", "0.500"), ("for", "1.000")]
+
+
+def test_page_refuses_bad_relevance():
+    with pytest.raises(ChallengerError, match="NaN"):
+        html_page([(["a"], [float("nan")], "", "")], "x")
+    with pytest.raises(ChallengerError, match="2 for 1 words"):
+        html_page([(["a"], [1.0, 2.0], "", "")], "x")
+
+
+def screenshot(page, picture, dark):
+    command = [
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--hide-scrollbars",
+        "--window-size=900,500",
+        f"--user-data-dir={picture.parent / 'profile'}",
+        f"--blink-settings=preferredColorScheme={0 if dark else 1}",
+        f"--screenshot={picture}",
+        page.as_uri(),
+    ]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium or google-chrome on the PATH")
+def test_a_browser_paints_the_page_light_and_dark(tmp_path):
+    from matplotlib.image import imread
+
+    page = tmp_path / "page.html"
+    page.write_text(html_page(ROWS, "Why"), encoding="utf-8")
+    corner, orange, blue = {}, {}, {}
+    for dark in (False, True):
+        screenshot(page, tmp_path / f"{dark}.png", dark)
+        pixels = torch.tensor(imread(tmp_path / f"{dark}.png"))[..., :3]
+        red, green, azure = pixels.unbind(-1)
+        corner[dark] = float(pixels[5, 5].mean())
+        orange[dark] = int(((red > azure + 0.35) & (green < red)).sum())
+        blue[dark] = int((azure > red + 0.2).sum())
+    assert corner[False] > 0.95
+    assert corner[True] < 0.15
+    assert min(orange.values()) > 500
+    assert min(blue.values()) > 200
