@@ -94,22 +94,20 @@ def test_the_default_encoder_is_a_real_pretrained_one(tmp_path):
     assert (config["hidden_size"], config["num_hidden_layers"], len(config["id2label"])) == (384, 6, 30)
 
 
-def test_own_csv_with_sentence_pairs_and_number_labels(tiny_encoder, tmp_path):
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_own_files_with_sentence_pairs_and_number_labels(kind, tiny_encoder, tmp_path):
+    files = {split: tmp_path / f"{split}.{kind}" for split in ("train", "test")}
     for split, n in (("train", 24), ("test", 12)):
         rows = [{"premise": f"freeze my account {i}", "hypothesis": "null", "label": i % 2} for i in range(n)]
-        with (tmp_path / f"{split}.csv").open("w", newline="") as file:
-            writer = csv.DictWriter(file, ["premise", "hypothesis", "label"])
-            writer.writeheader()
-            writer.writerows(rows)
+        with files[split].open("w", newline="") as file:
+            if kind == "json":
+                file.writelines(json.dumps(row) + "\n" for row in rows)
+            else:
+                writer = csv.DictWriter(file, ["premise", "hypothesis", "label"])
+                writer.writeheader()
+                writer.writerows(rows)
     run(
-        *(
-            "--model_name_or_path",
-            tiny_encoder,
-            "--train_file",
-            tmp_path / "train.csv",
-            "--test_file",
-            tmp_path / "test.csv",
-        ),
+        *("--model_name_or_path", tiny_encoder, "--train_file", files["train"], "--test_file", files["test"]),
         *(
             "--text_column",
             "premise",
@@ -121,7 +119,9 @@ def test_own_csv_with_sentence_pairs_and_number_labels(tiny_encoder, tmp_path):
             2,
         ),
     )
-    assert json.loads((tmp_path / "out/challenger/challenger_results.json").read_text())["train_samples"] == 24
+    result = json.loads((tmp_path / "out/challenger/challenger_results.json").read_text())
+    assert result["train_samples"] == 24
+    assert 0 <= result["test_accuracy"] <= 1
 
 
 @pytest.mark.parametrize(
