@@ -54,6 +54,7 @@ class ChallengerTrainer(Trainer):
         self._labels_in_step: Tensor | None = None
         self._micro_step = 0
         self._warned_not_finite = False
+        self._told_users_loss = False
         self._told_card: dict[str, Any] = {}
         preprocess = self.preprocess_logits_for_metrics
         kept = preprocess is not None
@@ -124,7 +125,7 @@ class ChallengerTrainer(Trainer):
         losses = mixed.row_losses(logits, labels, problem_type, self.args.label_smoothing_factor)
         self._count(mixed, losses.detach())
         if self.compute_loss_func is not None:
-            loss = self._users_loss(outputs, labels[mixed.parents], num_items_in_batch, mixed)
+            loss = self._users_loss(outputs, labels[mixed.parents], num_items_in_batch)
         else:
             # Over all labels of the step, on all processes and micro-batches; DDP divides by the processes again.
             loss = (mixed.weights * losses).sum() / self._labels_in_this_step(labels) * self.accelerator.num_processes
@@ -159,13 +160,13 @@ class ChallengerTrainer(Trainer):
             return False
         return type(self.accelerator.unwrap_model(model, keep_torch_compile=False)).__name__.endswith(MEAN_LOSS_HEADS)
 
-    def _users_loss(self, outputs: Any, labels: Tensor, num_items: Any, mixed: ChallengedBatch) -> Tensor:
-        if len(mixed.parents) != len(mixed.drop_mask) or self.options.challenge_mix == "append":
+    def _users_loss(self, outputs: Any, labels: Tensor, num_items: Any) -> Tensor:
+        if self.options.challenge_mix == "append":
             raise ChallengerError(
                 "challenge_mix='append' weighs clean and challenged rows, which compute_loss_func does not know. Use"
                 " challenge_mix='replace'."
             )
-        if not getattr(self, "_told_users_loss", False):
+        if not self._told_users_loss:
             self._told_users_loss = True
             warnings.warn(
                 "compute_loss_func gets the mixed batch: the outputs of clean and challenged rows, without row weights and"

@@ -20,21 +20,7 @@ from captum.attr._utils.lrp_rules import IdentityRule, PropagationRule
 from torch import Tensor, nn
 
 from ..errors import ChallengerError
-from .rules import is_data
-
-
-class _Through(torch.autograd.Function):
-    """Value y; backward: weight · grad through the surrogate."""
-
-    @staticmethod
-    def forward(ctx: Any, surrogate: Tensor, y: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(weight)
-        return y.view_as(y)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (weight,) = ctx.saved_tensors
-        return grad * weight, None, None
+from .rules import _Slope, is_data
 
 
 def propagate(module: nn.Module, rule: PropagationRule, x: Tensor, y: Tensor) -> Tensor:
@@ -47,12 +33,12 @@ def propagate(module: nn.Module, rule: PropagationRule, x: Tensor, y: Tensor) ->
                 f" one shape; they are {tuple(x.shape)} and {tuple(y.shape)}. Use EpsilonRule there."
             )
         zero = value == 0
-        return _Through.apply(x, y, (y / value.masked_fill(zero, 1)).masked_fill(zero, 0))
+        return _Slope.apply(x, y, (y / value.masked_fill(zero, 1)).masked_fill(zero, 0))
     changed = _copy(module)
     rule._manipulate_weights(changed, (value,), y)
     z = changed.forward(x)
     stable = z.detach() + torch.where(z < 0, -rule.STABILITY_FACTOR, rule.STABILITY_FACTOR).to(y.dtype)
-    return _Through.apply(z, y, torch.where(stable == 0, 0, y / stable.masked_fill(stable == 0, 1)))
+    return _Slope.apply(z, y, torch.where(stable == 0, 0, y / stable.masked_fill(stable == 0, 1)))
 
 
 def _copy(module: nn.Module) -> nn.Module:
