@@ -30,7 +30,7 @@ class ChallengeOptions:
         metadata={"help": "Share p of the rows that are challenged, in [0, 1]. 0 is plain Trainer, bit for bit."},
     )
     challenge_rate: float = field(
-        default=0.15,
+        default=0.25,
         metadata={"help": "Share of a row's maskable units that is hidden, in (0, 1]; at least one, never all."},
     )
     challenge_weight: float | None = field(
@@ -97,14 +97,14 @@ class ChallengeOptions:
         },
     )
     challenge_softening: float = field(
-        default=1.0,
+        default=0.5,
         metadata={
             "help": "How much certainty a challenged row's target gives up, times the share of positive relevance that was"
             " hidden, in [0, 1]. 0 keeps hard labels. Single-label classification only."
         },
     )
     challenge_threshold: float = field(
-        default=0.0,
+        default=0.9,
         metadata={
             "help": "A chosen row is challenged only while the model gives its gold class at least this probability, in [0, 1)."
             " 0: always. Single-label classification only."
