@@ -18,6 +18,7 @@ from .errors import ChallengerError, check_choice
 from .heatmap_html import html_page
 from .inputs.tokens import Tokens
 from .outputs import logits_of
+from .words import readable
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _words(
     text: str, content: list[int], tokenizer: Any, ids: list[int], encoded: Any, offsets: list[list[int]] | None
 ) -> tuple[list[str], list[list[int]]]:
     """Words, and the positions of each one's tokens."""
-    single = ([_readable(tokenizer, ids[i]) for i in content], [[i] for i in content])
+    single = ([readable(tokenizer, ids[i]) for i in content], [[i] for i in content])
     if offsets is None:
         return single
     word_ids = encoded.word_ids(0)
@@ -130,11 +131,7 @@ def _words(
     words = [text[offsets[group[0]][0] : offsets[group[-1]][1]].strip() for group in groups]
     if any(" " in word for word in words):  # a tokenizer that takes the whole text for one word
         return single
-    return [word or _readable(tokenizer, ids[group[0]]) for word, group in zip(words, groups, strict=True)], groups
-
-
-def _readable(tokenizer: Any, token: int) -> str:
-    return str(tokenizer.decode([token])).strip() or str(tokenizer.convert_ids_to_tokens(token))
+    return [word or readable(tokenizer, ids[group[0]]) for word, group in zip(words, groups, strict=True)], groups
 
 
 def load(name: str) -> tuple[nn.Module, Any]:

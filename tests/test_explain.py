@@ -9,9 +9,8 @@ import sys
 
 import pytest
 import torch
-from tiny import tiny_bert, tiny_config, tiny_tokenizer
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertModel, PreTrainedTokenizerFast
+from tiny import pieces_tokenizer, tiny_bert, tiny_config, tiny_tokenizer
+from transformers import BertModel
 
 from hf_challenger import LRP, ChallengerError
 from hf_challenger.explain import explain, in_terminal, main
@@ -28,16 +27,6 @@ def saved(tmp_path_factory):
     )
     tiny_tokenizer().save_pretrained(folder)
     return str(folder)
-
-
-def pieces_tokenizer():
-    """Word pieces: "w1w2" is one word of the two tokens w1 and ##w2."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "w1", "w2", "##w2", "##w3", "?"]
-    core = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-    return PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=32, **names)
 
 
 def test_explanation_is_the_models_answer_and_lrps_relevance():
