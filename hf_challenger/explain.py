@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils.logging import tqdm
 
 from .attribution.composites import COMPOSITES
 from .attribution.methods import METHODS
@@ -19,6 +20,8 @@ from .heatmap_html import html_page
 from .inputs.tokens import Tokens
 from .outputs import logits_of
 from .words import readable
+
+MOMENT = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -182,6 +185,13 @@ def _texts(args: argparse.Namespace) -> list[str]:
     return texts
 
 
+def _with_progress(texts: list[str]) -> Iterable[str]:
+    """A bar on stderr, if it is a terminal and the work takes longer than a moment; transformers' own switches turn it off
+    (HF_HUB_DISABLE_PROGRESS_BARS, transformers.utils.logging.disable_progress_bar)."""
+    bar: Iterable[str] = tqdm(texts, desc="explaining", unit="text", delay=MOMENT, disable=None, leave=False)
+    return bar
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m hf_challenger.explain", description=__doc__)
@@ -198,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_choice("--composite", args.composite, COMPOSITES)
         texts = _texts(args)
         model, tokenizer = load(args.model)
-        found = [explain(model, tokenizer, text, args.method, args.composite) for text in texts]
+        found = [explain(model, tokenizer, text, args.method, args.composite) for text in _with_progress(texts)]
         print("\n\n".join(in_terminal(e, sys.stdout.isatty()) for e in found))
         _write(args, found)
     except ChallengerError as error:
