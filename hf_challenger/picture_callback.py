@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from transformers import TrainerCallback
-from transformers.integrations import TensorBoardCallback, TrackioCallback, WandbCallback, rewrite_logs
+from transformers.integrations.integration_utils import TensorBoardCallback, TrackioCallback, WandbCallback, rewrite_logs
 
 from .challenger import Challenger
 from .checks import is_sharded
@@ -41,7 +41,8 @@ class PictureCallback(TrainerCallback):
     """
 
     def __init__(self, trainer: ChallengerTrainer, rows: int = 3) -> None:
-        if not isinstance(getattr(trainer, "compute_metrics", None), CalibrationMetrics):
+        metrics: Any = getattr(trainer, "compute_metrics", None)
+        if not isinstance(metrics, CalibrationMetrics):
             raise ChallengerError(
                 f"PictureCallback was given a {type(trainer).__name__}; a ChallengerTrainer is expected. Use"
                 " trainer.add_callback(PictureCallback(trainer))."
@@ -50,7 +51,7 @@ class PictureCallback(TrainerCallback):
         self._batch: Any = None
         self._scores: tuple[Any, Any] | None = None
         self._told: set[str] = set()
-        trainer.compute_metrics.listener = self._keep
+        metrics.listener = self._keep
 
     def _keep(self, logits: Any, labels: Any) -> None:
         self._scores = logits, labels

@@ -161,12 +161,14 @@ def _draw_texts(rows: Sequence[_Text]) -> Any:
                 x += len(piece.text)
             x += 1
         y += line * 1.35
-    figure = _figure(WIDTH, y + 0.1, layout=None)
+    ends = [x + len(piece.text) for piece, x, _ in boxes] + [0.9 * len(heading) for _, heading in headings]
+    used = min(max(ends, default=0), per_line)  # short texts make a narrow picture
+    figure = _figure(WIDTH * (used + 2) / (per_line + 2), y + 0.1, layout=None)
     from matplotlib.patches import Rectangle
 
     colours = _diverging()
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(-1, per_line + 1), ylim=(y, -0.1))
+    axes.set(xlim=(-1, used + 1), ylim=(y, -0.1))
     axes.axis("off")
     for top, heading in headings:
         axes.text(0, top + line / 2, heading, fontsize=9, color=INK, va="center", weight="bold", parse_math=False)

@@ -22,7 +22,9 @@ DOCS = Path(__file__).parents[1] / "docs"
 TRAINERS_OWN = {"loss", "grad_norm", "learning_rate", "epoch", "step"} | {
     *("train_loss", "train_runtime", "train_samples_per_second", "train_steps_per_second", "total_flos")
 }
-EVALUATIONS_OWN = {f"eval_{name}" for name in ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")}
+EVALUATIONS_OWN = {
+    f"eval_{name}" for name in ("loss", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+}
 
 
 def first_column(page: str) -> set[str]:

@@ -83,7 +83,8 @@ def test_training_is_the_same_bit_for_bit(mix, board, trainer):
     class Augmented(torch.utils.data.Dataset):
         """Draws from all the streams that augmentation uses."""
 
-        rows = list(tiny_data(16))
+        def __init__(self):
+            self.rows = list(tiny_data(16))
 
         def __len__(self):
             return len(self.rows)

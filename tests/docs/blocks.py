@@ -72,7 +72,9 @@ def _run_command(words: list[str], where: str, environment: dict[str, str]) -> N
         done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert done.returncode == 0, f"{where}\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
     else:
-        raise AssertionError(f"{where}: how to try {words[0]!r} is not known. Teach this file, or mark the block as not run.")
+        raise AssertionError(
+            f"{where}: how to try {words[0]!r} is not known. Teach this file, or mark the block as not run."
+        )
 
 
 def _check_install(words: list[str], where: str) -> None:
