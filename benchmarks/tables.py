@@ -4,7 +4,8 @@
     python benchmarks/tables.py                      # all tables of README.md, docs/ and benchmarks/README.md
     python benchmarks/tables.py --show images        # one, on the screen
 
-NAME is an experiment, maybe with sets to choose: ``images``, ``series:trace,medicalimages``.
+NAME is an experiment, maybe with sets to choose: ``images``, ``series:trace,medicalimages``. Sizes of one set, and models,
+are averaged first.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ COLUMNS = (("error", "error", True), ("ECE", "ece", True), ("NLL", "nll", True),
 
 
 def runs_of(name: str, results: Path = HERE / "results") -> list[dict[str, Any]]:
-    """Runs of an experiment, or of some of its sets, or (``@10,30``) of some of its sizes."""
+    """Runs of an experiment, or of some of its sets."""
     experiment, _, sets = name.partition(":")
     path = results / f"{experiment}.jsonl"
     if not path.is_file():
@@ -106,6 +107,16 @@ def _interval(c: Comparison) -> str:
     return f"{c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"
 
 
+def pages() -> list[Path]:
+    """Those that may quote tables."""
+    return [ROOT / "README.md", HERE / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def written(text: str, results: Path = HERE / "results") -> str:
+    """The page with its tables made anew."""
+    return MARKED.sub(lambda m: f"{m[1]}{table(runs_of(m[2], results))}\n{m[3]}", text)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--show", help="print this table only")
@@ -116,11 +127,10 @@ def main() -> None:
     if args.show:
         print(table(runs_of(args.show, args.results), args.baseline, args.part))
         return
-    for page in [ROOT / "README.md", HERE / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        text = page.read_text()
-        written = MARKED.sub(lambda m: f"{m[1]}{table(runs_of(m[2], args.results))}\n{m[3]}", text)
-        if written != text:
-            page.write_text(written)
+    for page in pages():
+        text = written(page.read_text(), args.results)
+        if text != page.read_text():
+            page.write_text(text)
             print(f"{page.relative_to(ROOT)}: tables written")
 
 
