@@ -313,8 +313,13 @@ def how_it_was_challenged(options: ChallengeOptions, units: str) -> str:
     softer = softening if o.challenge_softening else ""
     target = TARGETS.get(o.challenge_target, f"the target `{o.challenge_target}`")
     drawn = DRAWN.get(o.challenge_selection, f"chosen by `{o.challenge_selection}`")
+    sure = (
+        f", if the model gave their class at least {o.challenge_threshold:g} (rows of one class),"
+        if o.challenge_threshold
+        else ""
+    )
     return (
-        f"In each training step about {o.challenge_share:.0%} of the rows were challenged: the relevance of their {units} for"
+        f"In each training step about {o.challenge_share:.0%} of the rows{sure} were challenged: the relevance of their {units} for"
         f" {target} was computed by {who}{rules}, {o.challenge_rate:.0%} of a row's {units},"
         f" {drawn}, were {hidden}, and the challenged rows {copies} in the batch{softer}."
     )

@@ -97,7 +97,7 @@ class ChallengeOptions:
         },
     )
     challenge_softening: float = field(
-        default=0.5,
+        default=1.0,
         metadata={
             "help": "How much certainty a challenged row's target gives up, times the share of positive relevance that was"
             " hidden, in [0, 1]. 0 keeps hard labels. Single-label classification only."

@@ -36,6 +36,7 @@ def batch():
 
 def challenge(model, batch, step=0, first_row=0, **options):
     inputs, labels = batch
+    options = {"challenge_threshold": 0.0, **options}
     return Challenger(model, ChallengeOptions(**options), TOKENIZER).challenge(inputs, labels, step, first_row)
 
 

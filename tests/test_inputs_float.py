@@ -131,7 +131,7 @@ def test_challenge_from_end_to_end_on_models_of_transformers(make):
     torch.manual_seed(0)
     model, inputs, grid = make()
     labels = torch.arange(12) % 3
-    challenger = Challenger(model.train(), ChallengeOptions(challenge_share=0.7))
+    challenger = Challenger(model.train(), ChallengeOptions(challenge_share=0.7, challenge_threshold=0.0))
     units = challenger.units
     found = units.maskable(inputs)
     assert found.shape[1:] == grid

@@ -239,9 +239,11 @@ def test_an_adapters_card_keeps_what_peft_wrote(trainer: Any) -> None:
     [
         (
             {"challenge_attribution": "random", "challenge_selection": "random"},
-            "computed by `random`, 15% of a row's tokens, drawn at random",
+            "computed by `random`, 25% of a row's tokens, drawn at random",
         ),
         ({"challenge_mix": "append", "challenge_softening": 0}, "joined the clean ones in the batch."),
+        ({"challenge_threshold": 0}, "about 50% of the rows were challenged"),
+        ({}, "about 50% of the rows, if the model gave their class at least 0.9"),
         ({"challenge_target": "contrastive"}, "against the best other one was computed by LRP (rules: `attnlrp`)"),
         ({"challenge_perturbation": "swap"}, "swapped for another row's"),
     ],

@@ -115,7 +115,7 @@ def test_image_relevance_is_summed_over_channels(tmp_path, shape):
 def test_before_and_after_hatches_the_hidden_tokens(mix, tmp_path):
     model, tokenizer, batch = tiny_bert(), tiny_tokenizer(), tiny_batch(8)
     labels = batch.pop("labels")
-    options = ChallengeOptions(challenge_share=1.0, challenge_rate=0.4, challenge_mix=mix)
+    options = ChallengeOptions(challenge_threshold=0.0, challenge_share=1.0, challenge_rate=0.4, challenge_mix=mix)
     challenger = Challenger(model, options, tokenizer)
     figure = visualize.before_and_after(challenger, batch, labels, tokenizer, rows=2)
     mixed = challenger.challenge(batch, labels, 0)
@@ -131,7 +131,7 @@ def test_before_and_after_hatches_the_hidden_tokens(mix, tmp_path):
 def test_pieces_of_a_word_stand_together_without_their_marks(tmp_path):
     tokenizer = pieces_tokenizer()
     batch = dict(tokenizer(["w1w2w3 w2?", "w2 w1"], return_tensors="pt", padding=True))
-    options = ChallengeOptions(challenge_share=1.0, challenge_rate=0.2, challenge_selection="top")
+    options = ChallengeOptions(challenge_threshold=0.0, challenge_share=1.0, challenge_rate=0.2, challenge_selection="top")
     challenger = Challenger(tiny_bert().eval(), options, tokenizer)
     figure = visualize.before_and_after(challenger, batch, torch.tensor([0, 1]), tokenizer, rows=1)
     assert texts(figure)[2:7] == ["w1", "w2", "w3", "w2", "?"]
@@ -205,7 +205,9 @@ def vit():
 def test_before_and_after_shows_series_and_images(tmp_path, build, key, shape, units, mix):
     torch.manual_seed(0)
     model, inputs = build(), {key: torch.randn(shape)}
-    options = ChallengeOptions(challenge_share=1.0, challenge_rate=0.3, challenge_units=units, challenge_mix=mix)
+    options = ChallengeOptions(
+        challenge_threshold=0.0, challenge_share=1.0, challenge_rate=0.3, challenge_units=units, challenge_mix=mix
+    )
     figure = visualize.before_and_after(Challenger(model, options), inputs, torch.tensor([0, 1, 2, 0]), rows=2)
     assert len(figure.axes) == 6
     assert [axes.get_title() for axes in figure.axes[:3]] == ["before", "relevance", "challenged"]

@@ -21,7 +21,7 @@ ROWS, STEPS = 4, 4  # of the joined batch
 
 
 def options() -> ChallengeOptions:
-    return ChallengeOptions(challenge_share=0.3, challenge_rate=0.3)
+    return ChallengeOptions(challenge_share=0.3, challenge_rate=0.3, challenge_threshold=0.0)
 
 
 def part_of(batch: dict[str, torch.Tensor], rank: int, ranks: int) -> dict[str, torch.Tensor]:

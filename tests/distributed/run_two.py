@@ -61,6 +61,7 @@ def train(
     trainer = Recording(
         model=tiny_bert(problem_type=problem, **outputs).double(),
         args=ChallengerConfig(
+            challenge_threshold=0.0,
             **{
                 "output_dir": out,
                 "use_cpu": True,
@@ -74,7 +75,7 @@ def train(
                 "num_train_epochs": 1,
                 "train_sampling_strategy": "sequential",
                 **options,
-            }
+            },
         ),
         train_dataset=data if rows is None else data.select(rows),
         eval_dataset=tiny_data(11, problem, seed=1),

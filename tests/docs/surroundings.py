@@ -108,7 +108,9 @@ def extend(folder: Path) -> Names:
     assert not torch.allclose(names["other"], LRP(names["model"]).attribute(batch, target=0))
     assert names["mixed"].drop_mask.sum(1).tolist() == [1, 1, 1, 1]
     series = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
-    options = ChallengeOptions(challenge_share=1.0, challenge_units="fading_series", challenge_perturbation="fade")
+    options = ChallengeOptions(
+        challenge_threshold=0.0, challenge_share=1.0, challenge_units="fading_series", challenge_perturbation="fade"
+    )
     x = torch.randn(4, 24, 2)
     faded = Challenger(series, options).challenge({"input": x}, torch.tensor([0, 1, 2, 0]), step=0).inputs["input"]
     hidden = faded != x

@@ -110,7 +110,9 @@ def test_masks_do_not_depend_on_padding(side: str, selection: str) -> None:
     for batch in (short, long):
         batch["position_ids"] = (batch["attention_mask"].cumsum(1) - 1).clamp(min=0)
     challenger = Challenger(
-        model, ChallengerConfig(challenge_share=1.0, challenge_rate=0.4, challenge_selection=selection), tiny_tokenizer()
+        model,
+        ChallengerConfig(challenge_threshold=0.0, challenge_share=1.0, challenge_rate=0.4, challenge_selection=selection),
+        tiny_tokenizer(),
     )
     labels = torch.tensor(data["labels"][:])
     masks = [challenger.challenge(batch, labels, step=3).drop_mask for batch in (short, long)]
