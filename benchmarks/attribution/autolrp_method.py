@@ -35,4 +35,5 @@ def autolrp_relevance(model: nn.Module, batch: Mapping[str, Tensor], target: Ten
     index = logits.argmax(-1) if target is None else target
     score = logits.gather(1, index.unsqueeze(1)).sum()
     score.lrp(config=LRPConfig(rule={**BASE, **ATTNLRP} if preset == "attnlrp" else BASE))
-    return wrapped.relevance.as_subclass(Tensor)
+    # Its relevance sums to 1, over the rows together: times the score, a row's sums to its logit and has that sign.
+    return wrapped.relevance.as_subclass(Tensor) * score.detach().as_subclass(Tensor)
