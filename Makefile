@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-families test-faults quality style clean
+.PHONY: quickstart test test-families test-faults docs quality style clean
 
 $(VENV)/.examples: setup.cfg constraints.txt
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
@@ -14,6 +14,12 @@ $(VENV)/.examples: setup.cfg constraints.txt
 
 $(VENV)/.dev: $(VENV)/.examples
 	@$(PIP) -e ".[examples,test,dev]"
+	@touch $@
+
+$(VENV)/.docs: setup.cfg constraints.txt
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) -e ".[docs]"
 	@touch $@
 
 ## Fine-tune a pretrained encoder twice on bundled real text, with Trainer and with ChallengerTrainer, and compare.
@@ -32,6 +38,12 @@ test-families: $(VENV)/.dev
 test-faults: $(VENV)/.dev
 	@$(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
 
+## The documentation as a site in site/; warnings (a broken link, an unknown page) are errors. Needs no network to build.
+# Not --quiet: mkdocs then overlooks its own warnings.
+docs: $(VENV)/.docs
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "Open site/index.html"
+
 quality: $(VENV)/.dev
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -42,4 +54,4 @@ style: $(VENV)/.dev
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) outputs .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) outputs site .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -1,39 +1,95 @@
 """The methods that are compared: a kind with code, and its settings, which the experiment file holds.
 
-plain        Trainer; label smoothing and NEFTune are settings of it
+plain        Trainer; label smoothing and NEFTune (Jain et al., ICLR 2024) are settings of it
 challenger   ChallengerTrainer; random hiding, Gradient×Input and all policies are settings of it
-rdrop        R-Drop (Liang et al., NeurIPS 2021): two dropout passes and their symmetric KL divergence, weight alpha
+rdrop        R-Drop (Liang et al., NeurIPS 2021): two dropout passes and their symmetric KL divergence; setting "alpha"
+mixup        mixup (Zhang et al., ICLR 2018) of float inputs; setting "alpha"
+reldrop      RelDrop (arXiv 2505.21595): relevance- and chance-guided masks, loss on the masked batch only; settings "alpha",
+             "beta"
 odd_epochs   ChallengerTrainer that challenges in every second epoch only (AD-DROP, Yang et al., NeurIPS 2022)
+warm_up      ChallengerTrainer that begins to challenge after a share of the steps; setting "warm_up"
+controller   ChallengerTrainer whose rate follows the gold probability of challenged rows; setting "keeps"
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
-from hf_challenger import ChallengerTrainer
+from hf_challenger import Challenger, ChallengerTrainer
 from hf_challenger.metrics import calibration
+from hf_challenger.outputs import logits_of
 
 
-class RDropTrainer(Trainer):
-    """Cross-entropy of two passes, averaged, plus alpha · (KL(p‖q) + KL(q‖p))/2; alpha = 1 unless set on the class."""
+class _Rival(Trainer):
+    """A training loss of its own, with one setting or more, on batches of one tensor input or of tokens."""
 
-    alpha = 1.0
+    def __init__(self, *args: Any, settings: dict[str, float], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs, compute_metrics=calibration)
+        self.settings = settings
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
         if not model.training:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        labels = inputs["labels"]
-        outputs = model(**{k: torch.cat([v, v]) for k, v in inputs.items() if k != "labels"})
-        log_p, log_q = outputs.logits.log_softmax(-1).chunk(2)
+        inputs = dict(inputs)
+        labels = inputs.pop((self.label_names or ["labels"])[0])
+        loss, outputs = self.training_loss(model, inputs, labels)
+        return (loss, outputs) if return_outputs else loss
+
+
+class RDropTrainer(_Rival):
+    """Cross-entropy of two passes, averaged, plus alpha · (KL(p‖q) + KL(q‖p))/2."""
+
+    def training_loss(self, model: Any, inputs: dict[str, Tensor], labels: Tensor) -> Any:
+        outputs = model(**{k: torch.cat([v, v]) for k, v in inputs.items()})
+        log_p, log_q = logits_of(outputs).log_softmax(-1).chunk(2)
         nll = (F.nll_loss(log_p, labels) + F.nll_loss(log_q, labels)) / 2
         kl = F.kl_div(log_p, log_q, log_target=True, reduction="batchmean")
         kl = (kl + F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")) / 2
-        loss = nll + self.alpha * kl
-        return (loss, outputs) if return_outputs else loss
+        return nll + self.settings.get("alpha", 1.0) * kl, outputs
+
+
+class MixupTrainer(_Rival):
+    """Inputs and labels of two rows, mixed with a share from Beta(alpha, alpha), one share a batch."""
+
+    def training_loss(self, model: Any, inputs: dict[str, Tensor], labels: Tensor) -> Any:
+        alpha = self.settings.get("alpha", 0.2)
+        share = float(torch.distributions.Beta(alpha, alpha).sample())
+        other = torch.randperm(len(labels))
+        # Masks of padded series are those of the longer part: both were padded with the mean, 0.
+        mixed = {k: v | v[other] if v.dtype == torch.bool else share * v + (1 - share) * v[other] for k, v in inputs.items()}
+        outputs = model(**mixed)
+        logits = logits_of(outputs)
+        return share * F.cross_entropy(logits, labels) + (1 - share) * F.cross_entropy(logits, labels[other]), outputs
+
+
+class _RelDropChallenger(Challenger):
+    settings: dict[str, float]
+
+    def _select(self, relevance: Tensor, maskable: Tensor, noise: Tensor, span: int, grid: Any) -> Tensor:
+        low, high = relevance.amin(1, keepdim=True), relevance.amax(1, keepdim=True)
+        scaled = (relevance - low) / (high - low).clamp(min=1e-12)
+        alpha, beta = self.settings["alpha"], self.settings["beta"]
+        mask: Tensor = (alpha * noise + (1 - alpha) * scaled >= 1 - beta) & maskable
+        return mask & ~mask.logical_and(maskable).eq(maskable).all(1, keepdim=True)  # something is left
+
+
+class RelDropTrainer(ChallengerTrainer):
+    """Every row is masked where alpha · noise + (1 - alpha) · scaled relevance ≥ 1 - beta; hard labels."""
+
+    def __init__(self, *args: Any, settings: dict[str, float], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.settings = settings
+
+    def _challenger_for(self, model: Any, options: Any) -> Challenger:
+        challenger = super()._challenger_for(model, options)
+        challenger.__class__, challenger.settings = _RelDropChallenger, self.settings  # type: ignore[attr-defined]
+        return challenger
 
 
 class OddEpochs(TrainerCallback):
@@ -46,13 +102,62 @@ class OddEpochs(TrainerCallback):
         args.challenge_share = self.share if round(state.epoch or 0) % 2 else 0.0
 
 
-def make_trainer(kind: str, **parts: Any) -> Trainer:
+class WarmUp(TrainerCallback):
+    """No challenge in the first ``warm_up`` of all steps."""
+
+    def __init__(self, share: float, warm_up: float) -> None:
+        self.share, self.warm_up = share, warm_up
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        args.challenge_share = self.share if state.global_step >= self.warm_up * state.max_steps else 0.0
+
+
+class Controller(TrainerCallback):
+    """Adapts the rate so that challenged rows keep a set share of the clean rows' (geometric mean) gold probability.
+
+    Needs hard labels (softening 0) and logging every few steps.
+    """
+
+    def __init__(self, keeps: float, lowest: float = 0.02, highest: float = 0.6) -> None:
+        self.keeps, self.lowest, self.highest = keeps, lowest, highest
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs and "challenged_loss" in logs and "clean_loss" in logs:
+            kept = math.exp(logs["clean_loss"] - logs["challenged_loss"])
+            factor = 1.1 if kept > self.keeps else 1 / 1.1
+            args.challenge_rate = min(self.highest, max(self.lowest, args.challenge_rate * factor))
+
+
+RIVALS = {"rdrop": RDropTrainer, "mixup": MixupTrainer, "reldrop": RelDropTrainer}
+OWN_SETTINGS = {
+    "rdrop": ("alpha",),
+    "mixup": ("alpha",),
+    "reldrop": ("alpha", "beta"),
+    "warm_up": ("warm_up",),
+    "controller": ("keeps",),
+}
+
+
+def own_settings(kind: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Those of the method's own code, and those that are training arguments."""
+    own = OWN_SETTINGS.get(kind, ())
+    return {k: v for k, v in settings.items() if k in own}, {k: v for k, v in settings.items() if k not in own}
+
+
+def make_trainer(kind: str, settings: dict[str, Any], **parts: Any) -> Trainer:
     """The trainer of that kind; evaluation reports accuracy, ece, nll and brier for all of them."""
+    if kind == "plain":
+        return Trainer(**parts, compute_metrics=calibration)
     if kind == "challenger":
         return ChallengerTrainer(**parts)
-    if kind == "odd_epochs":
-        return ChallengerTrainer(**parts, callbacks=[OddEpochs(parts["args"].challenge_share)])
-    classes = {"plain": Trainer, "rdrop": RDropTrainer}
-    if kind not in classes:
-        raise SystemExit(f"Unknown kind of method {kind!r}; known: challenger, odd_epochs, {', '.join(classes)}.")
-    return classes[kind](**parts, compute_metrics=calibration)
+    if kind in RIVALS:
+        return RIVALS[kind](**parts, settings=settings)
+    share = parts["args"].challenge_share
+    callbacks = {
+        "odd_epochs": lambda: OddEpochs(share),
+        "warm_up": lambda: WarmUp(share, settings["warm_up"]),
+        "controller": lambda: Controller(settings["keeps"]),
+    }
+    if kind not in callbacks:
+        raise SystemExit(f"Unknown kind of method {kind!r}; known: plain, challenger, {', '.join([*RIVALS, *callbacks])}.")
+    return ChallengerTrainer(**parts, callbacks=[callbacks[kind]()])

@@ -1,8 +1,9 @@
-"""The models of the benchmark, each with a fresh head for the set's classes."""
+"""The text models of the benchmark; those for images and series are the examples' own (examples/common/models.py)."""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,18 @@ class TextCNN(PreTrainedModel):
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
 
-def build(name: str, classes: int) -> tuple[PreTrainedModel, Any]:
-    """A model and its tokenizer; initial weights come from torch's current seed."""
+def text_model(name: str, classes: int) -> tuple[Callable[[], PreTrainedModel], Any]:
+    """A maker of models, with initial weights of the head from torch's current seed, and the tokenizer."""
     folder = minilm_folder()
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    encoder = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=classes)
-    if name == "minilm":
-        return encoder, tokenizer
-    if name == "text_cnn":
-        return TextCNN(TextCNNConfig(num_labels=classes), encoder.get_input_embeddings().weight.detach().clone()), tokenizer
-    raise SystemExit(f"Unknown model {name!r}; known: minilm, text_cnn.")
+
+    def minilm() -> PreTrainedModel:
+        return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=classes)
+
+    def text_cnn() -> PreTrainedModel:
+        embeddings = minilm().get_input_embeddings().weight.detach().clone()
+        return TextCNN(TextCNNConfig(num_labels=classes), embeddings)
+
+    makers = {"minilm": minilm, "text_cnn": text_cnn}
+    if name not in makers:
+        raise SystemExit(f"Unknown model {name!r} for texts; known: {', '.join(makers)}.")
+    return makers[name], AutoTokenizer.from_pretrained(folder)

@@ -1,22 +1,24 @@
 #!/usr/bin/env python
-"""Run an experiment: every set × size × method × seed, one JSON each; finished runs are skipped.
+"""Run experiments: every model × set × size × method × seed, one line of JSON each; finished runs are skipped.
 
-    python benchmarks/run.py benchmarks/experiments/text_screen.json --data_dir ../shared/data --jobs 2
+    python benchmarks/run.py benchmarks/experiments/images.json --data_dir ../shared/data --jobs 2
 
-Protocol: the seed draws the training subset, the development rows (cut from the training part), the head's initial weights
-and the order of the rows, the same for every method. "report": "development" chooses; "report": "test" reports. The
-temperature is fitted on as many held-out rows as there are training rows.
+Protocol: the seed draws the training subset, the held-out rows (cut from the training part), the initial weights and the
+order of the rows, the same for every method. "report": "development" chooses, on held-out rows of the training part;
+"report": "test" reports.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import multiprocessing
 import os
 import platform
 import resource
+import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import version
@@ -24,28 +26,40 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-DEVELOPMENT_ROWS = 500
+# What a result depends on, beside the cell itself.
+PROTOCOL = ("report", "training", "steps")
 
 
 def cells(experiment: dict[str, Any]) -> list[dict[str, Any]]:
     """One dict a run, seeds outermost, so that an interrupted experiment is balanced."""
     return [
-        {"set": name, "size": size, "method": method, "seed": seed, "settings": settings}
+        {"model": model, "set": name, "size": size, "method": method, "seed": seed, "settings": settings}
         for seed in experiment["seeds"]
-        for size in experiment["sizes"]
+        for model in experiment["models"]
+        for size in experiment.get("sizes", [None])
         for name in experiment["sets"]
         for method, settings in experiment["methods"].items()
+        if seed < settings.get("seeds", 10**9)
     ]
 
 
 def fingerprint(experiment: dict[str, Any], cell: dict[str, Any]) -> str:
     """Of everything that determines a run: a result whose settings have changed since is not a result."""
-    shared = {k: experiment[k] for k in ("model", "report", "training")}
+    shared = {k: experiment.get(k) for k in PROTOCOL}
     return hashlib.sha256(json.dumps([shared, cell], sort_keys=True).encode()).hexdigest()[:12]
 
 
-def path_of(results: Path, name: str, cell: dict[str, Any]) -> Path:
-    return results / name / f"{cell['set']}-{cell['size']}-{cell['method']}-{cell['seed']}.json"
+def name_of(cell: dict[str, Any]) -> str:
+    size = "all" if cell["size"] is None else cell["size"]
+    return f"{cell['model']}-{cell['set']}-{size}-{cell['method']}-{cell['seed']}"
+
+
+def steps_of(experiment: dict[str, Any], cell: dict[str, Any]) -> int:
+    """Optimizer steps: of the experiment ("steps", maybe for each size), times the method's "longer"."""
+    steps = experiment["steps"]
+    if isinstance(steps, dict):
+        steps = steps[cell["set"]] if cell["set"] in steps else steps[str(cell["size"])]
+    return round(steps * cell["settings"].get("longer", 1))
 
 
 def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, threads: int) -> dict[str, Any]:
@@ -54,61 +68,74 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
     if runner is not None and not runner.is_alive():
         raise SystemExit("The runner has ended.")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    import models
     import torch
-    from methods import make_trainer
-    from sets import draw, load_text
+    from methods import make_trainer, own_settings
+    from sets import load
     from transformers import set_seed
 
     from hf_challenger import ChallengerConfig
-    from hf_challenger.calibration import classification_metrics, fit_temperature
+    from hf_challenger.calibration import adaptive_calibration_error, classification_metrics, fit_temperature
 
     torch.set_num_threads(threads)
-    data = load_text(Path(data_dir), cell["set"])
-    rows, held_out = draw(data.train["label"].to_numpy(), cell["size"], cell["size"] + DEVELOPMENT_ROWS, cell["seed"])
+    report = experiment["report"]
+    task = load(cell["model"], Path(data_dir), cell["set"], cell["size"], cell["seed"], report)
     set_seed(cell["seed"])
-    model, tokenizer = models.build(experiment["model"], len(data.classes))
+    model, tokenizer = task.build()
+    settings = {k: v for k, v in cell["settings"].items() if k not in ("kind", "longer", "seeds")}
+    own, settings = own_settings(cell["settings"]["kind"], settings)
+    with tempfile.TemporaryDirectory() as folder:
+        config = ChallengerConfig(
+            folder,
+            seed=cell["seed"],
+            max_steps=steps_of(experiment, cell),
+            report_to="none",
+            save_strategy="no",
+            logging_steps=25,
+            disable_tqdm=True,
+            log_level="error",
+            dataloader_drop_last=len(task.train) >= 16,  # BatchNorm cannot train on a last row that is alone
+            label_names=[task.label_name],
+            **{**experiment["training"], **settings},
+        )
+        trainer = make_trainer(
+            cell["settings"]["kind"], own, model=model, args=config, processing_class=tokenizer, train_dataset=task.train
+        )
+        trainer.remove_callback(_printer())
+        began = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - began
+        trainer.args.dataloader_drop_last = False  # it holds for predictions too
 
-    def tokens(frame: Any) -> list[dict[str, Any]]:
-        encoded = tokenizer(*(frame[c].tolist() for c in data.columns), truncation=True, max_length=128)
-        return [
-            {**{k: v[i] for k, v in encoded.items()}, "labels": int(label)}
-            for i, label in enumerate(frame["label"].tolist())
-        ]
+        def measures(scores: Any, labels: Any) -> dict[str, float]:
+            adaptive = adaptive_calibration_error(scores.double().softmax(-1), labels)
+            return {k: round(v, 5) for k, v in classification_metrics(scores, labels).items()} | {
+                "adaptive_ece": round(adaptive, 5)
+            }
 
-    settings = dict(cell["settings"])
-    kind = settings.pop("kind")
-    config = ChallengerConfig(
-        str(RESULTS / ".work"),
-        seed=cell["seed"],
-        report_to="none",
-        save_strategy="no",
-        logging_strategy="no",
-        disable_tqdm=True,
-        **{**experiment["training"], **settings},
-    )
-    parts = {"model": model, "args": config, "processing_class": tokenizer}
-    trainer = make_trainer(kind, **parts, train_dataset=tokens(data.train.iloc[rows]))
-    began = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - began
-    fit_on, development = held_out[: cell["size"]], held_out[cell["size"] :]
-    measured = {"development": data.train.iloc[development]} if experiment["report"] == "development" else data.test
-    calibration = trainer.predict(tokens(data.train.iloc[fit_on]))
-    temperature = fit_temperature(torch.as_tensor(calibration.predictions), torch.as_tensor(calibration.label_ids))
-    metrics = {}
-    for part, frame in measured.items():
-        prediction = trainer.predict(tokens(frame))
-        logits, labels = torch.as_tensor(prediction.predictions), torch.as_tensor(prediction.label_ids)
-        scaled = {f"{k}_scaled": v for k, v in classification_metrics(logits / temperature, labels).items()}
-        metrics[part] = {"rows": len(labels), **classification_metrics(logits, labels), **scaled}
+        def logits(rows: Any) -> tuple[Any, Any]:
+            prediction = trainer.predict(rows)
+            scores = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
+            return torch.as_tensor(scores), torch.as_tensor(prediction.label_ids)
+
+        temperature = None if task.held_out is None else fit_temperature(*logits(task.held_out))
+        metrics = {}
+        parts = {"development": task.development} if report == "development" else task.test
+        for part, rows in parts.items():
+            scores, labels = logits(rows)
+            metrics[part] = {"rows": len(labels), **measures(scores, labels)}
+            if temperature is not None:
+                metrics[part] |= {f"{k}_scaled": v for k, v in measures(scores / temperature, labels).items()}
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
     return {
         **cell,
         "fingerprint": fingerprint(experiment, cell),
-        "model": experiment["model"],
-        "training": experiment["training"],
-        "train_rows": len(rows),
-        "steps": trainer.state.global_step,
+        **{k: experiment.get(k) for k in PROTOCOL},
+        "train_rows": len(task.train),
+        "steps_taken": trainer.state.global_step,
+        "last_losses": {k: v for k, v in history[-1].items() if "loss" in k or "relevance" in k or "share" in k}
+        if history
+        else {},
+        "challenge_rate_at_end": getattr(config, "challenge_rate", None),
         "seconds": seconds,
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,  # of the worker so far
         "temperature": temperature,
@@ -118,38 +145,66 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
     }
 
 
+def _printer() -> Any:
+    from transformers import PrinterCallback
+
+    return PrinterCallback
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", type=Path, nargs="+")
     parser.add_argument("--data_dir", required=True, help="folder with a folder for each set")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="no further run is started after that time")
     args = parser.parse_args()
-    for file in args.experiment:
-        experiment = json.loads(file.read_text())
-        wanted = cells(experiment)
-        todo = [c for c in wanted if not finished(path_of(args.results, file.stem, c), fingerprint(experiment, c))]
-        print(f"{file.stem}: {len(wanted)} runs, {len(wanted) - len(todo)} finished before", flush=True)
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
-            running = {pool.submit(run_cell, experiment, c, args.data_dir, 1): c for c in todo}
+    stop = time.monotonic() + 60 * args.minutes
+    failed: list[str] = []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
+        for file in args.experiment:
+            experiment = json.loads(file.read_text())
+            results = args.results / f"{file.stem}.jsonl"
+            wanted, done = cells(experiment), finished(results)
+            todo = [c for c in wanted if fingerprint(experiment, c) not in done]
+            print(f"{file.stem}: {len(wanted)} runs, {len(wanted) - len(todo)} finished before", flush=True)
+            running = {pool.submit(run_cell, experiment, c, args.data_dir, 1): name_of(c) for c in todo}
             for number, future in enumerate(as_completed(running), 1):
-                cell, result = running[future], future.result()
-                path = path_of(args.results, file.stem, cell)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                unfinished = path.with_suffix(".tmp")
-                unfinished.write_text(json.dumps(result, indent=1) + "\n")
-                unfinished.replace(path)  # a killed run leaves no half a result
-                first = next(iter(result["metrics"].values()))
-                print(
-                    f"[{number}/{len(todo)}] {path.stem}: accuracy {first['accuracy']:.3f} ece {first['ece']:.3f}"
-                    f" nll {first['nll']:.3f} ({result['seconds']:.0f} s)",
-                    flush=True,
-                )
+                if time.monotonic() > stop:
+                    print(f"Time is up: {len(todo) - number + 1} runs are left. Call again to go on.")
+                    pool.shutdown(cancel_futures=True)
+                    return
+                name = running[future]
+                if future.exception() is not None:
+                    failed.append(name)
+                    print(f"{name} failed: {future.exception()!r}", flush=True)
+                    continue
+                result = future.result()
+                append(results, result)
+                scores = next(iter(result["metrics"].values()))
+                shown = " ".join(f"{k} {scores[k]:.3f}" for k in ("accuracy", "ece", "nll"))
+                print(f"[{number}/{len(todo)}] {name}: {shown} ({result['seconds']:.0f} s)", flush=True)
+    if failed:
+        raise SystemExit(f"{len(failed)} runs failed: {', '.join(failed[:5])} …")
 
 
-def finished(path: Path, expected: str) -> bool:
-    return path.is_file() and json.loads(path.read_text())["fingerprint"] == expected
+def append(results: Path, result: dict[str, Any]) -> None:
+    """One line more. A write that was cut short leaves a line that :func:`finished` does not count."""
+    results.parent.mkdir(parents=True, exist_ok=True)
+    with results.open("a+b") as file:
+        if file.tell() and results.read_bytes()[-1:] != b"\n":
+            file.write(b"\n")
+        file.write(json.dumps(result).encode() + b"\n")
+
+
+def finished(results: Path) -> set[str]:
+    """Fingerprints of the runs in a file of results; a result whose settings have changed since has another one."""
+    done = set()
+    for line in results.read_text().splitlines() if results.is_file() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            done.add(json.loads(line)["fingerprint"])
+    return done
 
 
 if __name__ == "__main__":

@@ -1,41 +1,159 @@
-"""Data sets for the benchmark: a training part to draw from, and a test part that is read once.
+"""Data sets for the benchmark: a training part to draw from, held-out rows, and test parts that are read once.
 
-Folders are those of ``--data_dir``: ``<set>/train.csv`` and ``<set>/test.csv`` with a text column, maybe a second one, and a
-``label`` column. What a seed draws is the same for every method.
+Folders are those of ``--data_dir``: texts as ``<set>/train.csv`` and ``<set>/test.csv``, with a text column, maybe a second
+one, and a ``label`` column; images and series as ``<set>/data.npz``. What a seed draws is the same for every method.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from torch.utils.data import Dataset
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE.parent), str(HERE.parent / "examples")]
+
+from common.data import Rows, Splits, load_images, load_series, standardised  # noqa: E402
+from common.models import image_model, series_model  # noqa: E402
+from models import text_model  # noqa: E402
+
+DEVELOPMENT_ROWS = 500  # at most; of a series' small training part a third
+LARGEST_SHIFT = 2  # pixels, along both axes: the augmentation that all methods on images share
+MAX_LENGTH = 128  # tokens
 
 
 @dataclass
-class TextSet:
-    """Texts as columns of strings, labels as integers, and any further test files by name."""
+class Task:
+    """One draw of one set, for one model.
 
-    train: pd.DataFrame
-    test: dict[str, pd.DataFrame]
-    classes: list[str]
-    columns: list[str] = field(default_factory=list)
+    Attributes:
+        build: () -> (model with initial weights from torch's current seed, processing_class or None).
+        train: rows to train on.
+        held_out: rows on which a temperature may be fitted, as many as ``train``; None where a set is too small for that.
+        development: rows that choose.
+        test: parts that report, by name.
+        label_name: the model's name for the label.
+    """
+
+    build: Callable[[], tuple[Any, Any]]
+    train: Dataset
+    held_out: Dataset | None
+    development: Dataset
+    test: dict[str, Dataset]
+    label_name: str = "labels"
 
 
-def load_text(data_dir: Path, name: str) -> TextSet:
-    """One set. Files ``test_*.csv`` (counterfactuals, contrast sets) are further test parts; out-of-scope ones are left out."""
+def load(model: str, data_dir: Path, name: str, size: int | None, seed: int, report: str) -> Task:
+    """The task of a cell.
+
+    Args:
+        model: its name tells the kind of input.
+        size: texts: rows in all. Images: rows a class. None: the whole training part (series), of which a third is kept
+            for development when ``report`` is "development".
+    """
     folder = Path(data_dir, name)
-    if not (folder / "train.csv").is_file():
-        raise SystemExit(f"There is no {folder / 'train.csv'}. Give the folder that holds the sets with --data_dir.")
+    if not folder.is_dir():
+        raise SystemExit(f"There is no folder {folder}. Give the folder that holds the sets with --data_dir.")
+    if (folder / "train.csv").is_file():
+        return _text(model, folder, size or 10**9, seed)
+    splits = load_images(folder) if _is_image(folder) else standardised(load_series(folder))
+    return (_image if _is_image(folder) else _series)(model, splits, size, seed, report)
+
+
+def _is_image(folder: Path) -> bool:
+    with np.load(folder / "data.npz") as data:
+        return bool(data["x_train"].dtype == np.uint8)
+
+
+# --- images and series ---------------------------------------------------------------------------------------------------
+
+
+def _image(model: str, splits: Splits, size: int | None, seed: int, report: str) -> Task:
+    classes = len(splits.labels)
+    wanted = (size or 10**9) * classes
+    rows, held_out = draw(splits.y_train, wanted, wanted + DEVELOPMENT_ROWS, seed)
+    fit_on, development = held_out[: len(held_out) - DEVELOPMENT_ROWS], held_out[-DEVELOPMENT_ROWS:]
+    height, width = splits.x_train.shape[2:]
+
+    def part(index: np.ndarray, shift: int = 0) -> Rows:
+        return Rows(splits.x_train[index], splits.y_train[index], "pixel_values", largest_shift=shift)
+
+    return Task(
+        lambda: (image_model(model, height, width, splits.x_train.shape[1], num_labels=classes), None),
+        part(rows, LARGEST_SHIFT),
+        part(fit_on) if len(fit_on) else None,
+        part(development),
+        {"test": Rows(splits.x_test, splits.y_test, "pixel_values")},
+    )
+
+
+def _series(model: str, splits: Splits, size: int | None, seed: int, report: str) -> Task:
+    classes, total = len(splits.labels), len(splits.y_train)
+    rows, development = draw(splits.y_train, size or total, total, seed)
+    if size is None and report == "development":
+        rows, development = draw(splits.y_train, 2 * total // 3, total, seed)
+    label_name = "target_values" if model == "patchtst" else "labels"
+
+    def part(x: Any, y: Any, lengths: Any) -> Rows:
+        return Rows(x, y, "past_values", label_name, lengths)
+
+    def of_train(index: np.ndarray) -> Rows:
+        lengths = splits.length_train
+        return part(splits.x_train[index], splits.y_train[index], None if lengths is None else lengths[index])
+
+    return Task(
+        lambda: (series_model(model, *splits.x_train.shape[1:], num_labels=classes), None),
+        of_train(rows),
+        None,
+        of_train(development),
+        {"test": part(splits.x_test, splits.y_test, splits.length_test)},
+        label_name,
+    )
+
+
+# --- texts ---------------------------------------------------------------------------------------------------------------
+
+
+class Texts(Dataset):
+    """Tokenized texts, unpadded."""
+
+    def __init__(self, frame: pd.DataFrame, columns: list[str], tokenizer: Any) -> None:
+        encoded = tokenizer(*(frame[c].tolist() for c in columns), truncation=True, max_length=MAX_LENGTH)
+        self.rows = [
+            {**{k: v[i] for k, v in encoded.items()}, "labels": int(label)}
+            for i, label in enumerate(frame["label"].tolist())
+        ]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self.rows[i]
+
+
+def _text(model: str, folder: Path, size: int, seed: int) -> Task:
+    """Files ``test_*.csv`` (counterfactuals, contrast sets) are further test parts; out-of-scope ones are left out."""
     train = _read(folder / "train.csv")
     tests = {p.stem: _read(p) for p in sorted(folder.glob("test*.csv")) if "oos" not in p.stem}
     classes = sorted(train["label"].unique())
-    index = {label: i for i, label in enumerate(classes)}
     for frame in (train, *tests.values()):
-        frame["label"] = frame["label"].map(index)
+        frame["label"] = frame["label"].map({label: i for i, label in enumerate(classes)})
     columns = [c for c in train.columns if c.startswith("text")] or [c for c in train.columns if c != "label"][:1]
-    return TextSet(train, tests, [str(c) for c in classes], columns)
+    rows, held_out = draw(train["label"].to_numpy(), size, size + DEVELOPMENT_ROWS, seed)
+    build, tokenizer = text_model(model, len(classes))
+    return Task(
+        lambda: (build(), tokenizer),
+        Texts(train.iloc[rows], columns, tokenizer),
+        Texts(train.iloc[held_out[:size]], columns, tokenizer),
+        Texts(train.iloc[held_out[size:]], columns, tokenizer),
+        {name: Texts(frame, columns, tokenizer) for name, frame in tests.items()},
+    )
 
 
 def _read(path: Path) -> pd.DataFrame:
@@ -43,12 +161,12 @@ def _read(path: Path) -> pd.DataFrame:
 
 
 def draw(labels: np.ndarray, size: int, held_out: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers of a stratified training subset and of the development rows that are cut from the rest.
+    """Row numbers of a stratified training subset and of the held-out rows that are cut from the rest.
 
     Args:
         labels: of the training part.
         size: rows to train on; every class gets at least one, and shares are kept as near as whole rows allow.
-        held_out: development rows at most.
+        held_out: held-out rows at most.
     """
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(labels))

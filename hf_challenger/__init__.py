@@ -5,6 +5,7 @@ from .challenger import ChallengedBatch, Challenger
 from .config import ChallengerConfig
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning
 from .options import ChallengeOptions
+from .picture_callback import PictureCallback
 from .trainer import ChallengerTrainer
 from .version import __version__
 
@@ -18,5 +19,6 @@ __all__ = [
     "ChallengerTrainer",
     "ChallengerWarning",
     "NoEffectWarning",
+    "PictureCallback",
     "__version__",
 ]

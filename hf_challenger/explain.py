@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from transformers.utils.logging import tqdm
 
 from .attribution.composites import COMPOSITES
 from .attribution.methods import METHODS
@@ -18,6 +19,9 @@ from .errors import ChallengerError, check_choice
 from .heatmap_html import html_page
 from .inputs.tokens import Tokens
 from .outputs import logits_of
+from .words import readable
+
+MOMENT = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ def _words(
     text: str, content: list[int], tokenizer: Any, ids: list[int], encoded: Any, offsets: list[list[int]] | None
 ) -> tuple[list[str], list[list[int]]]:
     """Words, and the positions of each one's tokens."""
-    single = ([_readable(tokenizer, ids[i]) for i in content], [[i] for i in content])
+    single = ([readable(tokenizer, ids[i]) for i in content], [[i] for i in content])
     if offsets is None:
         return single
     word_ids = encoded.word_ids(0)
@@ -130,11 +134,7 @@ def _words(
     words = [text[offsets[group[0]][0] : offsets[group[-1]][1]].strip() for group in groups]
     if any(" " in word for word in words):  # a tokenizer that takes the whole text for one word
         return single
-    return [word or _readable(tokenizer, ids[group[0]]) for word, group in zip(words, groups, strict=True)], groups
-
-
-def _readable(tokenizer: Any, token: int) -> str:
-    return str(tokenizer.decode([token])).strip() or str(tokenizer.convert_ids_to_tokens(token))
+    return [word or readable(tokenizer, ids[group[0]]) for word, group in zip(words, groups, strict=True)], groups
 
 
 def load(name: str) -> tuple[nn.Module, Any]:
@@ -185,6 +185,13 @@ def _texts(args: argparse.Namespace) -> list[str]:
     return texts
 
 
+def _with_progress(texts: list[str]) -> Iterable[str]:
+    """A bar on stderr, if it is a terminal and the work takes longer than a moment; transformers' own switches turn it off
+    (HF_HUB_DISABLE_PROGRESS_BARS, transformers.utils.logging.disable_progress_bar)."""
+    bar: Iterable[str] = tqdm(texts, desc="explaining", unit="text", delay=MOMENT, disable=None, leave=False)
+    return bar
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(prog="python -m hf_challenger.explain", description=__doc__)
@@ -201,7 +208,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_choice("--composite", args.composite, COMPOSITES)
         texts = _texts(args)
         model, tokenizer = load(args.model)
-        found = [explain(model, tokenizer, text, args.method, args.composite) for text in texts]
+        found = [explain(model, tokenizer, text, args.method, args.composite) for text in _with_progress(texts)]
         print("\n\n".join(in_terminal(e, sys.stdout.isatty()) for e in found))
         _write(args, found)
     except ChallengerError as error:

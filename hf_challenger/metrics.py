@@ -60,6 +60,9 @@ class CalibrationMetrics:
 
     The user's values win where names meet.
 
+    Attributes:
+        listener: called with the scores and labels of each evaluation of single-label classification, if set.
+
     Args:
         users: the user's ``compute_metrics``, or None.
         kept: whether predictions are :class:`Kept` pairs, because the user processes logits.
@@ -69,6 +72,7 @@ class CalibrationMetrics:
     def __init__(self, users: ComputeMetrics | None, kept: bool, batched: bool) -> None:
         self.users, self.kept, self.batched = users, kept, batched
         self.batches: list[tuple[Any, Any]] = []
+        self.listener: Callable[[Any, Any], None] | None = None
 
     def __call__(self, prediction: EvalPrediction, compute_result: bool = True) -> dict[str, Any]:
         processed, logits = Kept(*prediction.predictions) if self.kept else Kept(*(prediction.predictions,) * 2)
@@ -78,14 +82,20 @@ class CalibrationMetrics:
             prediction = EvalPrediction(predictions=processed, label_ids=prediction.label_ids, **given)
         if not self.batched:
             users = self.users(prediction) if self.users is not None else {}
-            return {**scores(logits, prediction.label_ids), **users}
+            return {**self._scores(logits, prediction.label_ids), **users}
         users = self.users(prediction, compute_result=compute_result) if self.users is not None else {}
         self.batches.append((_array(first_array(logits)), _array(first_array(prediction.label_ids))))
         if not compute_result:
             return users
         all_logits, all_labels = (np.concatenate(part) for part in zip(*self.batches, strict=True))
         self.batches = []
-        return {**scores(all_logits, all_labels), **(users or {})}
+        return {**self._scores(all_logits, all_labels), **(users or {})}
+
+    def _scores(self, logits: Any, labels: Any) -> dict[str, float]:
+        found = scores(logits, labels)
+        if found and self.listener is not None:
+            self.listener(first_array(logits), first_array(labels))
+        return found
 
 
 def _array(x: Any) -> np.ndarray[Any, Any]:

@@ -30,7 +30,7 @@ class ChallengeOptions:
         metadata={"help": "Share p of the rows that are challenged, in [0, 1]. 0 is plain Trainer, bit for bit."},
     )
     challenge_rate: float = field(
-        default=0.15,
+        default=0.25,
         metadata={"help": "Share of a row's maskable units that is hidden, in (0, 1]; at least one, never all."},
     )
     challenge_weight: float | None = field(
@@ -97,10 +97,24 @@ class ChallengeOptions:
         },
     )
     challenge_softening: float = field(
-        default=1.0,
+        default=0.5,
         metadata={
             "help": "How much certainty a challenged row's target gives up, times the share of positive relevance that was"
             " hidden, in [0, 1]. 0 keeps hard labels. Single-label classification only."
+        },
+    )
+    challenge_threshold: float = field(
+        default=0.9,
+        metadata={
+            "help": "A chosen row is challenged only while the model gives its gold class at least this probability, in [0, 1)."
+            " 0: always. Single-label classification only."
+        },
+    )
+    challenge_budget: float = field(
+        default=1.0,
+        metadata={
+            "help": "Largest share of a row's positive relevance that may be hidden, in (0, 1]: units that would exceed it are"
+            " passed over. 1: no limit."
         },
     )
 
@@ -116,6 +130,8 @@ class ChallengeOptions:
         self._check_range("challenge_share", low_open=False)
         self._check_range("challenge_rate", low_open=True)
         self._check_range("challenge_softening", low_open=False)
+        self._check_range("challenge_threshold", low_open=False)
+        self._check_range("challenge_budget", low_open=True)
         if self.challenge_weight is not None:
             self._check_range("challenge_weight", low_open=False)
         if not isinstance(self.challenge_composite, Composite):

@@ -47,6 +47,7 @@ def select(
     noise: Tensor,
     span: int = 1,
     grid: tuple[int, ...] | None = None,
+    budget: float = 1.0,
 ) -> Tensor:
     """The units to hide.
 
@@ -59,6 +60,7 @@ def select(
         span: units that are hidden side by side around each chosen one, along each axis of the grid. How many are hidden
             in all does not depend on it: the last span of a row is cut.
         grid: how the units lie, ``prod(grid) == units``. None: in one line.
+        budget: largest share of a row's positive relevance that may be hidden; units beyond it are passed over.
 
     Returns:
         drop_mask, ``(rows, units)`` bool, True = removed; a subset of ``maskable``.
@@ -69,7 +71,23 @@ def select(
         rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     else:
         rank = _rank_by_spans(relevance, maskable, rate, selection, noise, span, grid or relevance.shape[1:])
+    if budget < 1:
+        rank = _rank_within(budget, relevance, maskable, rank)
     return (rank < units_to_hide(maskable, rate).unsqueeze(1)) & maskable
+
+
+def _rank_within(budget: float, relevance: Tensor, maskable: Tensor, rank: Tensor) -> Tensor:
+    """The rank among the units that fit into the budget one after the other; those that do not get no rank."""
+    positive = relevance.clamp(min=0) * maskable
+    share = positive / positive.sum(1, keepdim=True).clamp(min=torch.finfo(positive.dtype).tiny)
+    order = rank.argsort(dim=1)
+    in_order = share.gather(1, order)
+    spent, fits = torch.zeros_like(share[:, 0]), torch.zeros_like(maskable)
+    for unit in range(share.shape[1]):
+        fits[:, unit] = spent + in_order[:, unit] <= budget
+        spent = spent + in_order[:, unit] * fits[:, unit]
+    turn = torch.where(fits, fits.cumsum(1) - 1, share.shape[1])
+    return torch.empty_like(rank).scatter(1, order, turn)
 
 
 def _rank_by_spans(

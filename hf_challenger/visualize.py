@@ -7,6 +7,7 @@ shown from blue (speaks against the class) over white to orange (speaks for it),
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from .calibration import BINS, expected_calibration_error, reliability_bins
 from .challenger import Challenger
 from .errors import ChallengerError
 from .inputs.blocks import Blocks
+from .words import pieces
 
 BLUE, ORANGE, GREY, INK = "#2166ac", "#e08214", "#d9d9d9", "#222222"
 WIDTH = 7.5  # inches: the width of a README at 100 dpi
@@ -126,49 +128,91 @@ def token_heatmap(rows: Sequence[tuple[Sequence[str], Sequence[float], str]]) ->
     Args:
         rows: ``(words, relevance of each, heading)``.
     """
-    return _draw_texts([(list(words), list(relevance), heading, None) for words, relevance, heading in rows])
+    return _draw_texts([_Text(list(words), list(relevance), heading) for words, relevance, heading in rows])
 
 
-def _draw_texts(rows: Sequence[tuple[list[str], list[float], str, list[bool] | None]]) -> Any:
-    """Texts below each other; a word that is True in ``hidden`` is a hatched box instead."""
-    laid_out: list[tuple[int, float, str, float | None, bool]] = []  # place, text, relevance in [-1, 1], hidden
-    y = 0.0
+@dataclass
+class _Text:
+    """A text to draw: its words, or pieces of words where ``goes_on`` says which belong to the piece before them."""
+
+    words: list[str]
+    relevance: list[float]
+    heading: str
+    hidden: list[bool] | None = None
+    goes_on: list[bool] | None = None
+
+
+def _draw_texts(rows: Sequence[_Text]) -> Any:
+    """Texts below each other; a word that is True in ``hidden`` is a hatched box instead; pieces of a word touch."""
     per_line, line = 84, 0.34  # characters of a fixed-width font, inches
-    for words, relevance, heading, hidden in rows:
-        if len(words) != len(relevance):
-            raise ChallengerError(f"One relevance a word is expected; got {len(relevance)} for {len(words)} words.")
-        largest = _largest(torch.tensor(list(relevance)).double()) if len(words) else 1.0
-        laid_out.append((0, y, heading, None, False))
+    headings: list[tuple[float, str]] = []
+    boxes: list[tuple[_Piece, int, float]] = []  # and its place
+    y = 0.0
+    for row in rows:
+        headings.append((y, row.heading))
         y, x = y + line, 0
-        for i, (word, value) in enumerate(zip(words, relevance, strict=True)):
-            shown = word if len(word) <= per_line - 2 else word[: per_line - 3] + "…"
-            if x and x + len(shown) + 1 > per_line:
+        for word in _pieces_by_word(row, per_line - 2):
+            if x and x + sum(len(piece.text) for piece in word) + 1 > per_line:
                 y, x = y + line, 0
-            laid_out.append((x, y, shown, value / largest, hidden is not None and hidden[i]))
-            x += len(shown) + 1
+            for piece in word:
+                if x + len(piece.text) + 1 > per_line:  # a word longer than a line
+                    y, x = y + line, 0
+                boxes.append((piece, x, y))
+                x += len(piece.text)
+            x += 1
         y += line * 1.35
-    figure = _figure(WIDTH, y + 0.1, layout=None)
+    ends = [x + len(piece.text) for piece, x, _ in boxes] + [0.9 * len(heading) for _, heading in headings]
+    used = min(max(ends, default=0), per_line)  # short texts make a narrow picture
+    figure = _figure(WIDTH * (used + 2) / (per_line + 2), y + 0.1, layout=None)
     from matplotlib.patches import Rectangle
 
     colours = _diverging()
     axes = figure.add_axes((0, 0, 1, 1))
-    axes.set(xlim=(-1, per_line + 1), ylim=(y, -0.1))
+    axes.set(xlim=(-1, used + 1), ylim=(y, -0.1))
     axes.axis("off")
-    for x, top, word, shade, hides in laid_out:
-        middle = top + line / 2
-        if shade is None:
-            axes.text(x, middle, word, fontsize=9, color=INK, va="center", weight="bold", parse_math=False)
-            continue
-        look: dict[str, Any] = {"facecolor": colours(0.5 + shade / 2), "edgecolor": "#bbbbbb", "linewidth": 0.5}
-        if hides:
-            look = {"facecolor": "#eeeeee", "edgecolor": "#888888", "linewidth": 0.5, "hatch": "/////"}
-        axes.add_patch(Rectangle((x - 0.4, top + 0.03), len(word) + 0.8, line - 0.06, **look))
-        if not hides:
-            # White letters where the ground is dark.
-            colour = "white" if shade < -0.6 else INK
+    for top, heading in headings:
+        axes.text(0, top + line / 2, heading, fontsize=9, color=INK, va="center", weight="bold", parse_math=False)
+    for piece, x, top in boxes:
+        look: dict[str, Any] = {"facecolor": colours(0.5 + piece.shade / 2), "edgecolor": "#bbbbbb"}
+        if piece.hidden:
+            look = {"facecolor": "#eeeeee", "edgecolor": "#888888", "hatch": "/////"}
+        left, right = x - 0.4 * piece.starts, x + len(piece.text) + 0.4 * piece.ends
+        axes.add_patch(Rectangle((left, top + 0.03), right - left, line - 0.06, linewidth=0.5, **look))
+        if not piece.hidden:
+            colour = "white" if piece.shade < -0.6 else INK  # white letters where the ground is dark
             font: dict[str, Any] = {"family": "DejaVu Sans Mono", "fontsize": 8.6, "parse_math": False}
-            axes.text(x + len(word) / 2, middle, word, color=colour, va="center", ha="center", **font)
+            place = x + len(piece.text) / 2, top + line / 2
+            axes.text(*place, piece.text, color=colour, va="center", ha="center", **font)
     return figure
+
+
+@dataclass
+class _Piece:
+    """A box with text: a word, or one of its pieces; ``shade`` is relevance in [-1, 1]."""
+
+    text: str
+    shade: float
+    hidden: bool
+    starts: bool = True  # a word
+    ends: bool = True
+
+
+def _pieces_by_word(row: _Text, longest: int) -> list[list[_Piece]]:
+    if len(row.words) != len(row.relevance):
+        raise ChallengerError(f"One relevance a word is expected; got {len(row.relevance)} for {len(row.words)} words.")
+    largest = _largest(torch.tensor(row.relevance).double()) if row.words else 1.0
+    nowhere = [False] * len(row.words)
+    words: list[list[_Piece]] = []
+    for text, value, hidden, goes_on in zip(
+        row.words, row.relevance, row.hidden or nowhere, row.goes_on or nowhere, strict=True
+    ):
+        piece = _Piece(text if len(text) <= longest else text[: longest - 1] + "…", value / largest, hidden)
+        if goes_on and words:
+            piece.starts = words[-1][-1].ends = False
+            words[-1].append(piece)
+        else:
+            words.append([piece])
+    return words
 
 
 def series_relevance(series: Tensor, relevance: Tensor, title: str = "", hidden: Tensor | None = None) -> Any:
@@ -253,19 +297,17 @@ def before_and_after(
 ) -> Any:
     """The first rows of a batch that ``challenger`` challenges at ``step``: relevance before, and what is left after.
 
-    Text: a heat map, and the same with hatched boxes for hidden tokens. Series and images: input, relevance, and the
-    challenged input. Works for ``challenge_mix="replace"``.
+    Text: a heat map, and the same with hatched boxes for hidden tokens; a word's pieces stand together. Series and images:
+    input, relevance, and the challenged input.
 
     Args:
         inputs: a batch as the model takes it.
         labels: its labels.
         tokenizer: needed for text.
     """
-    if challenger.options.challenge_mix != "replace":
-        raise ChallengerError("before_and_after shows challenge_mix='replace'; make the Challenger with it.")
     units, options = challenger.units, challenger.options
     mixed = challenger.challenge(inputs, labels, step)
-    index = mixed.challenged.nonzero().flatten()[:rows]
+    index = mixed.challenged.nonzero().flatten()[:rows]  # among the mixed rows; with "append" they follow the clean ones
     if not len(index):
         raise ChallengerError(
             f"None of the {len(labels)} rows is challenged at step {step} (challenge_share={options.challenge_share}). Take another"
@@ -280,18 +322,19 @@ def before_and_after(
     if tokenizer is None:
         raise ChallengerError("Token ids are shown as words: pass tokenizer=….")
     per_token = units.per_unit(relevance)
-    texts: list[tuple[list[str], list[float], str, list[bool] | None]] = []
+    texts: list[_Text] = []
     names = getattr(getattr(challenger.model, "config", None), "id2label", {})
     shown = units.maskable(batch)
-    for row in index.tolist():
-        kept = shown[row].nonzero().flatten().tolist()
-        words = [tokenizer.convert_ids_to_tokens(int(batch[units.key][row, i])) for i in kept]
-        values, hidden = per_token[row, kept].tolist(), mixed.drop_mask[row, kept].tolist()
-        label = names.get(int(labels[row]), int(labels[row])) if not labels.is_floating_point() else labels[row].tolist()
-        texts.append((words, values, f"label {label}: relevance", None))
+    for row, parent in zip(index.tolist(), mixed.parents[index].tolist(), strict=True):
+        kept = shown[parent].nonzero().flatten().tolist()
+        words, goes_on = pieces(tokenizer, batch[units.key][parent, kept].tolist())
+        values, hidden = per_token[parent, kept].tolist(), mixed.drop_mask[row, kept].tolist()
+        label = labels[parent]
+        name = label.tolist() if label.is_floating_point() else names.get(int(label), int(label))
+        texts.append(_Text(words, values, f"label {name}: relevance", goes_on=goes_on))
         removed, gives_up = float(mixed.removed[row]), float(mixed.gives_up[row])
         heading = f"challenged: {removed:.0%} of the positive relevance hidden; the target gives up {gives_up:.0%}"
-        texts.append((words, [0.0] * len(words), heading, hidden))
+        texts.append(_Text(words, [0.0] * len(words), heading, hidden, goes_on))
     return _draw_texts(texts)
 
 
@@ -300,24 +343,25 @@ def _before_and_after_blocks(units: Blocks, batch: Mapping[str, Any], mixed: Any
     is_image = len(units.axes(before)) == 2
     figure = _figure(WIDTH, 0.3 + (2.4 if is_image else 1.7) * len(index))
     panels = figure.subplots(len(index), 3, squeeze=False)
-    for (first, second, third), row in zip(panels, index.tolist(), strict=True):
+    for (first, second, third), i in zip(panels, index, strict=True):
+        row = int(mixed.parents[i])
         values = relevance[row].detach().cpu().float()
         if is_image:
             values = values.sum(0) if values.dim() == 3 else values
             _show_image(first, before[row])
-            _show_image(third, after[row])
+            _show_image(third, after[i])
             largest = _largest(values)
             second.imshow(values.numpy(), cmap=_diverging(), vmin=-largest, vmax=largest, interpolation="nearest")
         else:
             axis = units.axes(before)[0] - 1
-            for axes, x in ((first, before), (third, after)):
-                axes.plot(x[row].detach().cpu().movedim(axis, 0).reshape(x.shape[axis + 1], -1).numpy(), linewidth=1)
+            for axes, x in ((first, before[row]), (third, after[i])):
+                axes.plot(x.detach().cpu().movedim(axis, 0).reshape(x.shape[axis], -1).numpy(), linewidth=1)
             values = values.movedim(axis, 0).reshape(before.shape[axis + 1], -1).sum(1)
             second.bar(range(len(values)), values.tolist(), 1.0, color=[ORANGE if v > 0 else BLUE for v in values])
             third.sharey(first)
         for axes in (first, second, third):
             axes.set(xticks=[], yticks=[])
-        third.set_xlabel(f"{float(mixed.removed[row]):.0%} of positive relevance hidden", fontsize=8)
+        third.set_xlabel(f"{float(mixed.removed[i]):.0%} of positive relevance hidden", fontsize=8)
     for axes, name in zip(panels[0], ("before", "relevance", "challenged"), strict=True):
         axes.set_title(name, fontsize=10)
     return figure

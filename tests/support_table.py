@@ -121,6 +121,7 @@ Stock `Trainer` also multiplies `eval_loss` by the number of processes for class
 
 ## Launching on several GPUs and machines
 
+<!-- not run: needs several GPUs and machines -->
 ```bash
 torchrun --nproc_per_node 4 train.py                                # 4 GPUs of one machine
 torchrun --nnodes 2 --node_rank 0 --nproc_per_node 4 \\

@@ -53,6 +53,35 @@ def test_hides_the_most_relevant_words_of_about_half_of_the_rows(model, batch):
         assert torch.equal(mixed.inputs["attention_mask"][row].bool(), inputs["attention_mask"][row].bool() & ~hidden)
 
 
+@pytest.mark.parametrize("attribution", ["lrp", "input_x_gradient", "none"])
+def test_only_rows_that_the_model_is_sure_of_are_challenged(model, batch, attribution):
+    inputs, labels = batch
+    free = challenge(model, batch, challenge_threshold=0.0, challenge_attribution=attribution)
+    with torch.no_grad():
+        gold = model.eval()(**inputs).logits.softmax(-1)[torch.arange(ROWS), labels]
+    threshold = float(gold[free.challenged].median())
+    mixed = challenge(model.train(), batch, challenge_threshold=threshold, challenge_attribution=attribution)
+    assert torch.equal(mixed.challenged, free.challenged & (gold >= threshold))
+    assert 0 < mixed.challenged.sum() < free.challenged.sum()
+    assert torch.equal(mixed.drop_mask[mixed.challenged], free.drop_mask[mixed.challenged])
+
+
+@pytest.mark.parametrize(("outputs", "labels"), [(1, torch.randn(ROWS)), (3, torch.ones(ROWS, 3))])
+def test_the_threshold_is_for_one_class_a_row_only(batch, outputs, labels):
+    config = BertConfig(vocab_size=40, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+    config.num_labels = outputs
+    mixed = challenge(BertForSequenceClassification(config), (batch[0], labels), challenge_threshold=1.0)
+    assert mixed.challenged.any()
+
+
+def test_a_budget_caps_the_relevance_removed(model, batch):
+    free = challenge(model, batch, challenge_threshold=0.0, challenge_rate=0.5)
+    capped = challenge(model, batch, challenge_threshold=0.0, challenge_rate=0.5, challenge_budget=0.3)
+    assert (free.removed > 0.3).any()
+    assert (capped.removed <= 0.3 + 1e-6).all()
+    assert (capped.drop_mask & ~free.drop_mask).any()  # others that fit take the place of those that do not
+
+
 def test_targets_give_up_certainty_in_proportion_to_the_relevance_removed(model, batch):
     mixed = challenge(model, batch, challenge_softening=0.6)
     _inputs, labels = batch

@@ -1,17 +1,19 @@
 """The explain command on a saved tiny classifier, and its page in a real browser."""
 
+import io
 import math
 import re
 import runpy
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
-from tiny import tiny_bert, tiny_config, tiny_tokenizer
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertModel, PreTrainedTokenizerFast
+from tiny import pieces_tokenizer, tiny_bert, tiny_config, tiny_tokenizer
+from transformers import BertModel
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from hf_challenger import LRP, ChallengerError
 from hf_challenger.explain import explain, in_terminal, main
@@ -28,16 +30,6 @@ def saved(tmp_path_factory):
     )
     tiny_tokenizer().save_pretrained(folder)
     return str(folder)
-
-
-def pieces_tokenizer():
-    """Word pieces: "w1w2" is one word of the two tokens w1 and ##w2."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "w1", "w2", "##w2", "##w3", "?"]
-    core = Tokenizer(models.WordPiece({w: i for i, w in enumerate(words)}, unk_token="[UNK]"))
-    core.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
-    return PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=32, **names)
 
 
 def test_explanation_is_the_models_answer_and_lrps_relevance():
@@ -103,6 +95,29 @@ def test_file_gives_one_text_a_line_and_colours_are_for_terminals(saved, capsys,
     main([saved, "--file", str(texts), "--composite", "cp_lrp"])
     assert capsys.readouterr().out.count("->") == 2
     assert "\x1b[38;5;" in in_terminal(explain(tiny_bert(), tiny_tokenizer(), "w1 w2"), colours=True)
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("shown", ["terminal", "file", "switched off", "quick"])
+def test_long_work_shows_a_bar_on_a_terminal(shown, saved, tmp_path, monkeypatch, capsys):
+    (tmp_path / "texts.txt").write_text("w1 w2\nw3\nw4 w5\n")
+    monkeypatch.setattr("hf_challenger.explain.MOMENT", 60.0 if shown == "quick" else 1e-9)
+    monkeypatch.setattr("hf_challenger.explain.load", lambda name: (tiny_bert(), tiny_tokenizer()))  # which has a bar, too
+    monkeypatch.setattr("hf_challenger.explain.explain", lambda *args: time.sleep(0.15) or explain(*args))
+    stderr = io.StringIO() if shown == "file" else Terminal()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    if shown == "switched off":
+        disable_progress_bar()
+    try:
+        main([saved, "--file", str(tmp_path / "texts.txt")])
+    finally:
+        enable_progress_bar()
+    assert ("explaining:  33%" in stderr.getvalue()) == (shown == "terminal")
+    assert "explaining" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,14 @@
 """Pictures: what they show is read back from the figure, and every one is really drawn."""
 
 import sys
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
-from tiny import tiny_batch, tiny_bert, tiny_tokenizer
+from tiny import pieces_tokenizer, tiny_batch, tiny_bert, tiny_tokenizer
 from torch import nn
 from transformers import PatchTSTConfig, PatchTSTForClassification, ViTConfig, ViTForImageClassification
 
@@ -110,19 +111,43 @@ def test_image_relevance_is_summed_over_channels(tmp_path, shape):
     drawn(figure, tmp_path)
 
 
-def test_before_and_after_hatches_the_hidden_tokens(tmp_path):
+@pytest.mark.parametrize("mix", ["replace", "append"])
+def test_before_and_after_hatches_the_hidden_tokens(mix, tmp_path):
     model, tokenizer, batch = tiny_bert(), tiny_tokenizer(), tiny_batch(8)
     labels = batch.pop("labels")
-    challenger = Challenger(model, ChallengeOptions(challenge_share=1.0, challenge_rate=0.4), tokenizer)
+    options = ChallengeOptions(challenge_share=1.0, challenge_rate=0.4, challenge_mix=mix)
+    challenger = Challenger(model, options, tokenizer)
     figure = visualize.before_and_after(challenger, batch, labels, tokenizer, rows=2)
     mixed = challenger.challenge(batch, labels, 0)
     rows = mixed.challenged.nonzero().flatten()[:2]
     hatched = [p for p in figure.axes[0].patches if p.get_hatch()]
     assert len(hatched) == int(mixed.drop_mask[rows].sum()) > 0
-    words = int(challenger.units.maskable(batch)[rows].sum())
+    words = int(challenger.units.maskable(batch)[mixed.parents[rows]].sum())
     assert len(texts(figure)) == 2 * 2 + 2 * words - len(hatched)
     assert any(f"{float(mixed.removed[rows[0]]):.0%} of the positive relevance" in t for t in texts(figure))
     drawn(figure, tmp_path)
+
+
+def test_pieces_of_a_word_stand_together_without_their_marks(tmp_path):
+    tokenizer = pieces_tokenizer()
+    batch = dict(tokenizer(["w1w2w3 w2?", "w2 w1"], return_tensors="pt", padding=True))
+    options = ChallengeOptions(challenge_share=1.0, challenge_rate=0.2, challenge_selection="top")
+    challenger = Challenger(tiny_bert().eval(), options, tokenizer)
+    figure = visualize.before_and_after(challenger, batch, torch.tensor([0, 1]), tokenizer, rows=1)
+    assert texts(figure)[2:7] == ["w1", "w2", "w3", "w2", "?"]
+    boxes = [(p.get_x(), p.get_x() + p.get_width()) for p in figure.axes[0].patches][:4]
+    touching = [right == pytest.approx(left) for (_, right), (left, _) in pairwise(boxes)]
+    assert touching == [True, True, False]
+    assert sum(bool(p.get_hatch()) for p in figure.axes[0].patches) == 1
+    drawn(figure, tmp_path)
+
+
+def test_words_stay_whole_at_the_end_of_a_line():
+    long, short = ["abcdefghij"] * 3, ["x"] * 30
+    text = visualize._Text([*short, *long], [1.0] * 33, "", goes_on=[False] * 31 + [True] * 2)
+    boxes = [p.get_y() for p in visualize._draw_texts([text]).axes[0].patches]
+    assert len(set(boxes[:30])) == len(set(boxes[30:])) == 1
+    assert boxes[0] < boxes[30]
 
 
 class Convolution(nn.Module):
@@ -169,21 +194,26 @@ def vit():
 
 
 @pytest.mark.parametrize(
-    ("build", "key", "shape", "units"),
+    ("build", "key", "shape", "units", "mix"),
     [
-        (patchtst, "past_values", (4, 24, 2), "auto"),
-        (Convolution, "x", (4, 2, 24), "series_channels_first"),
-        (vit, "pixel_values", (4, 3, 8, 8), "auto"),
+        (patchtst, "past_values", (4, 24, 2), "auto", "replace"),
+        (Convolution, "x", (4, 2, 24), "series_channels_first", "append"),
+        (vit, "pixel_values", (4, 3, 8, 8), "auto", "replace"),
+        (vit, "pixel_values", (4, 3, 8, 8), "auto", "append"),
     ],
 )
-def test_before_and_after_shows_series_and_images(tmp_path, build, key, shape, units):
+def test_before_and_after_shows_series_and_images(tmp_path, build, key, shape, units, mix):
     torch.manual_seed(0)
     model, inputs = build(), {key: torch.randn(shape)}
-    options = ChallengeOptions(challenge_share=1.0, challenge_rate=0.3, challenge_units=units)
+    options = ChallengeOptions(challenge_share=1.0, challenge_rate=0.3, challenge_units=units, challenge_mix=mix)
     figure = visualize.before_and_after(Challenger(model, options), inputs, torch.tensor([0, 1, 2, 0]), rows=2)
     assert len(figure.axes) == 6
     assert [axes.get_title() for axes in figure.axes[:3]] == ["before", "relevance", "challenged"]
     before, after = figure.axes[0], figure.axes[2]
+    first = inputs[key][0]
+    shown = before.images[0].get_array()[..., 0] if key == "pixel_values" else before.lines[0].get_ydata()
+    of_first_row = first[0] if key == "pixel_values" else first[:, 0] if key == "past_values" else first[0]
+    assert np.corrcoef(np.ravel(shown), of_first_row.flatten())[0, 1] > 0.999
     if key == "pixel_values":
         assert not np.allclose(before.images[0].get_array(), after.images[0].get_array())
     else:
@@ -204,10 +234,9 @@ def test_bad_inputs_are_refused_with_the_way_out():
         visualize.image_relevance(torch.zeros(3, 4, 4), torch.zeros(4, 4))
     batch = tiny_batch(4)
     labels = batch.pop("labels")
-    for options, words in (({"challenge_share": 0.0}, "None of the 4 rows"), ({"challenge_mix": "append"}, "replace")):
-        challenger = Challenger(tiny_bert(), ChallengeOptions(**options), tiny_tokenizer())
-        with pytest.raises(ChallengerError, match=words):
-            visualize.before_and_after(challenger, batch, labels, tiny_tokenizer())
+    challenger = Challenger(tiny_bert(), ChallengeOptions(challenge_share=0.0), tiny_tokenizer())
+    with pytest.raises(ChallengerError, match="None of the 4 rows"):
+        visualize.before_and_after(challenger, batch, labels, tiny_tokenizer())
 
 
 def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch):

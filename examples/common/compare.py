@@ -17,7 +17,9 @@ from hf_challenger import Challenger, ChallengerConfig, ChallengerTrainer
 from hf_challenger.attribution import LRP
 from hf_challenger.metrics import calibration
 from hf_challenger.outputs import logits_of
+from hf_challenger.visualize import image_relevance, series_relevance
 
+from .cards import write_card
 from .comparison import every_seed_and_method
 from .data import Rows, Splits, subset_per_class
 
@@ -58,9 +60,12 @@ MakeModel = Callable[..., PreTrainedModel]
 
 
 def run_all(
-    args: Arguments, config: SmallDataConfig, splits: Splits, make_model: MakeModel, largest_shift: int = 0
+    args: Arguments, config: SmallDataConfig, splits: Splits, make_model: MakeModel, embedded: str, largest_shift: int = 0
 ) -> tuple[list[dict[str, Any]], ChallengerTrainer | Trainer]:
-    """Each seed with each method; prints and saves the table if both are compared. Returns results, and the last trainer."""
+    """Each seed with each method; prints and saves the table if both are compared. Returns results, and the last trainer.
+
+    ``embedded`` is what the cards call the data set that comes without ``--data_dir``.
+    """
     if args.threads:
         torch.set_num_threads(args.threads)
     trainer: Any = None
@@ -68,7 +73,8 @@ def run_all(
     def run_one(method: str, one: SmallDataConfig) -> dict[str, Any]:
         nonlocal trainer
         subset = subset_per_class(splits, args.max_train_samples_per_class, one.seed)
-        result, trainer = run(method, one, subset, make_model, largest_shift)
+        card = {"compare": args.compare, "dataset": None if args.data_dir else embedded}
+        result, trainer = run(method, one, subset, make_model, largest_shift, card)
         return result
 
     results = every_seed_and_method(run_one, config, args.method, args.compare, args.seeds)
@@ -77,9 +83,14 @@ def run_all(
 
 
 def run(
-    method: str, config: SmallDataConfig, splits: Splits, make_model: MakeModel, largest_shift: int
+    method: str,
+    config: SmallDataConfig,
+    splits: Splits,
+    make_model: MakeModel,
+    largest_shift: int,
+    card: dict[str, Any],
 ) -> tuple[dict[str, Any], Trainer]:
-    """Train with one method; saves the model and ``<method>_results.json`` in its output_dir."""
+    """Train with one method; saves the model, its card and ``<method>_results.json`` in its output_dir."""
     set_seed(config.seed)
     id2label = dict(enumerate(splits.labels))
     model = make_model(splits, num_labels=len(id2label), id2label=id2label, label2id={n: i for i, n in id2label.items()})
@@ -98,8 +109,17 @@ def run(
     result = {"method": method, "seed": config.seed, "model": type(model).__name__, "train_samples": len(train)}
     result |= {"seconds": seconds, **trainer.evaluate(test, metric_key_prefix="test")}
     trainer.save_model()
+    write_card(trainer, test, lambda: heat_maps(trainer.model, config, splits), **card)
     Path(config.output_dir, f"{method}_results.json").write_text(json.dumps(result, indent=2) + "\n")
     return result, trainer
+
+
+def heat_maps(model: PreTrainedModel, config: SmallDataConfig, splits: Splits) -> dict[str, Any]:
+    """Caption → figure, for the first test rows of three classes: relevance for the row's own class."""
+    classes = range(min(3, len(splits.labels)))
+    shown = look_at(model, config, splits, [int((splits.y_test == label).argmax()) for label in classes])
+    draw = image_relevance if model.main_input_name == "pixel_values" else series_relevance
+    return {f"{one.label}, predicted: {one.predicted}": draw(one.x, one.relevance, one.label) for one in shown}
 
 
 def label_name_of(model: PreTrainedModel) -> str:

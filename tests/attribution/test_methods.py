@@ -273,7 +273,9 @@ def test_the_model_is_as_before(name):
 @pytest.mark.parametrize("name", [n for n in METHODS if n != "captum_lrp"])
 def test_every_method_challenges_a_batch(name):
     model, batch = text(bert, (8, 6, 7))
-    challenger = Challenger(model, ChallengeOptions(challenge_attribution=name, challenge_share=1.0))
+    challenger = Challenger(
+        model, ChallengeOptions(challenge_attribution=name, challenge_share=1.0, challenge_threshold=0.0)
+    )
     labels = torch.tensor([0, 1, 2])
     mixed = challenger.challenge(batch, labels, step=0)
     assert mixed.challenged.all()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,12 @@ def test_compare_prints_a_table_and_saves_results_and_a_picture(kind, model, tmp
         assert 0 <= result["test_accuracy"] <= 1
         assert result["test_nll"] > 0
         assert (tmp_path / method / "model.safetensors").is_file()
+    card = (tmp_path / "challenger" / "README.md").read_text()
+    pictures = re.findall(r"\]\((pictures/.+?\.png)\)", card)
+    assert pictures == ["pictures/reliability_diagram.png", *(f"pictures/heat_map_{i}.png" for i in (1, 2, 3))]
+    assert all((tmp_path / "challenger" / picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    assert "test, plain `Trainer`" in card
+    assert {"image": "digits", "time_series": "BasicMotions"}[kind] in card
     assert (tmp_path / "relevance.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -73,6 +74,12 @@ def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(t
         numbers = [f"{results[method][name]:.4f}" for method in (1, 0)]  # challenger, plain
         assert f"| {row} | {results[1][name.replace('test', 'validation')]:.4f} |" in card
         assert f"| {' | '.join(numbers)} |" in card
+    pictures = re.findall(r"\]\((pictures/.+?\.png)\)", card)
+    assert pictures == ["pictures/reliability_diagram.png", *(f"pictures/heat_map_{i}.png" for i in (1, 2, 3))]
+    assert all((out / "challenger" / picture).read_bytes().startswith(b"\x89PNG") for picture in pictures)
+    first = next(csv.DictReader((DATA / "test.csv").open()))["text"]
+    assert re.search(rf"^“{re.escape(first)}” → \w+$", card, re.MULTILINE)
+    assert not (out / "plain" / "README.md").exists()
     for folder in ("plain", "challenger"):
         curves = EventAccumulator(str(next((out / folder / "runs").iterdir()))).Reload().Tags()["scalars"]
         assert ("train/removed_relevance" in curves) == (folder == "challenger")
@@ -121,6 +128,7 @@ def test_own_files_with_sentence_pairs_and_number_labels(kind, tiny_encoder, tmp
     )
     result = json.loads((tmp_path / "out/challenger/challenger_results.json").read_text())
     assert result["train_samples"] == 24
+    assert "heat_map" not in (tmp_path / "out/challenger/README.md").read_text()  # pairs are not explained
     assert 0 <= result["test_accuracy"] <= 1
 
 

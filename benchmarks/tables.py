@@ -1,0 +1,138 @@
+#!/usr/bin/env python
+"""Write the quoted tables from the committed runs, between ``<!-- table: NAME -->`` and ``<!-- end of table -->``.
+
+    python benchmarks/tables.py                      # all tables of README.md, docs/ and benchmarks/README.md
+    python benchmarks/tables.py --show images        # one, on the screen
+
+NAME is an experiment, maybe with sets to choose: ``images``, ``series:trace,medicalimages``. Sizes of one set, and models,
+are averaged first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from paired import Comparison, paired
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.S)
+# title, metric, lower is better
+COLUMNS = (("error", "error", True), ("ECE", "ece", True), ("NLL", "nll", True), ("Brier", "brier", True))
+
+
+def runs_of(name: str, results: Path = HERE / "results") -> list[dict[str, Any]]:
+    """Runs of an experiment, or of some of its sets."""
+    experiment, _, sets = name.partition(":")
+    path = results / f"{experiment}.jsonl"
+    if not path.is_file():
+        raise SystemExit(f"There is no {path}; known: {', '.join(sorted(p.stem for p in results.glob('*.jsonl')))}.")
+    runs = [json.loads(line) for line in path.read_text().splitlines()]
+    if sets:
+        runs = [r for r in runs if r["set"] in sets.split(",")]
+    return runs
+
+
+def score(metric: str, part: str = "") -> Callable[[dict[str, Any]], float]:
+    def value(run: dict[str, Any]) -> float:
+        metrics = run["metrics"][part or next(iter(run["metrics"]))]
+        return float(1 - metrics["accuracy"] if metric == "error" else metrics[metric])
+
+    return value
+
+
+def table(runs: list[dict[str, Any]], baseline: str = "plain", part: str = "") -> str:
+    """One row a method: means over sets, and paired differences from the baseline with 95 % intervals."""
+    methods = list(dict.fromkeys(run["method"] for run in runs))
+    shown = methods + ([f"{baseline}, temperature scaled"] if _scaled(runs, baseline) else [])
+    runs = runs + _scaled(runs, baseline)
+    lines = [
+        "| method | runs | "
+        + " | ".join(f"{title} ↓" for title, _, _ in COLUMNS)
+        + " | error − plain | ECE − plain | NLL − plain | better / same / worse | time |",
+        "|" + "---|" * (len(COLUMNS) + 7),
+    ]
+    for method in sorted(shown, key=lambda m: _mean(runs, m, "nll", part)):
+        cells = [method, str(sum(r["method"] == method for r in runs))]
+        cells += [f"{_mean(runs, method, metric, part):.3f}" for _, metric, _ in COLUMNS]
+        if method == baseline:
+            cells += ["", "", "", "", "1"]
+        else:
+            compared = {m: paired(runs, method, baseline, score(m, part), True) for m in ("error", "ece", "nll")}
+            cells += [_interval(c) for c in compared.values()]
+            error = compared["error"]
+            cells += [
+                f"{error.wins} / {error.ties} / {error.losses}",
+                f"{paired(runs, method, baseline, _seconds, True).change + 1:.2f}",
+            ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _seconds(run: dict[str, Any]) -> float:
+    return float(run["seconds"])
+
+
+def _scaled(runs: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
+    """The method's runs with their temperature-scaled scores, as a method of its own."""
+    return [
+        {
+            **run,
+            "method": f"{method}, temperature scaled",
+            "metrics": {
+                part: {k.removesuffix("_scaled"): v for k, v in scores.items() if k.endswith("_scaled")}
+                for part, scores in run["metrics"].items()
+            },
+        }
+        for run in runs
+        if run["method"] == method and run["temperature"] is not None
+    ]
+
+
+def _mean(runs: list[dict[str, Any]], method: str, metric: str, part: str) -> float:
+    """Over sets, each of them a mean over its runs."""
+    by_set: dict[str, list[float]] = {}
+    for run in runs:
+        if run["method"] == method:
+            by_set.setdefault(run["set"], []).append(score(metric, part)(run))
+    return sum(sum(v) / len(v) for v in by_set.values()) / len(by_set)
+
+
+def _interval(c: Comparison) -> str:
+    return f"{c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"
+
+
+def pages() -> list[Path]:
+    """Those that may quote tables."""
+    return [ROOT / "README.md", HERE / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def written(text: str, results: Path = HERE / "results") -> str:
+    """The page with its tables made anew."""
+    return MARKED.sub(lambda m: f"{m[1]}{table(runs_of(m[2], results))}\n{m[3]}", text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--show", help="print this table only")
+    parser.add_argument("--baseline", default="plain")
+    parser.add_argument("--part", default="", help="test part; not set: the first")
+    parser.add_argument("--results", type=Path, default=HERE / "results")
+    args = parser.parse_args()
+    if args.show:
+        print(table(runs_of(args.show, args.results), args.baseline, args.part))
+        return
+    for page in pages():
+        text = written(page.read_text(), args.results)
+        if text != page.read_text():
+            page.write_text(text)
+            print(f"{page.relative_to(ROOT)}: tables written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""What the pages' code finds: small models and data under the names that a page speaks of, and checks of what it left.
+
+A function a page: it gets the working folder, yields the page's names, and goes on when all of its blocks have run.
+"""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from tiny import text_of, tiny_batch, tiny_bert, tiny_config, tiny_data, tiny_tokenizer
+from transformers import BertModel
+
+from hf_challenger import LRP, ChallengeOptions, Challenger, ChallengerConfig, ChallengerTrainer
+from hf_challenger.attribution.methods import METHODS
+
+Names = Iterator[dict[str, Any]]
+
+
+def encoder(folder: Path) -> None:
+    """A tiny pretrained encoder, found in place of the Hub's: a folder of that name comes first."""
+    place = folder / "sentence-transformers" / "all-MiniLM-L6-v2"
+    BertModel(tiny_config()).save_pretrained(place)
+    tiny_tokenizer().save_pretrained(place)
+
+
+def classifier(folder: Path) -> None:
+    """What the quick start saves."""
+    tiny_bert().save_pretrained(folder / "outputs" / "quickstart" / "challenger")
+    tiny_tokenizer().save_pretrained(folder / "outputs" / "quickstart" / "challenger")
+
+
+def csv_files(folder: Path) -> None:
+    rng = random.Random(0)
+    for name, rows in (("train.csv", 48), ("test.csv", 16)):
+        with (folder / name).open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["text", "label"])
+            writer.writerows([text_of(rng, i % 2, 6), ("freeze", "refund")[i % 2]] for i in range(rows))
+
+
+def small_trainer(folder: Path, **options: Any) -> ChallengerTrainer:
+    settings = {"use_cpu": True, "report_to": "none", "max_steps": 2, "logging_steps": 1, **options}
+    parts = {"train_dataset": tiny_data(), "eval_dataset": tiny_data(12, seed=1), "processing_class": tiny_tokenizer()}
+    return ChallengerTrainer(tiny_bert(), ChallengerConfig(str(folder / "out"), **settings), **parts)
+
+
+def readme(folder: Path) -> Names:
+    encoder(folder)
+    classifier(folder)
+    names: dict[str, Any] = {"train": tiny_data(), "test": tiny_data(12, seed=1)}
+    yield names
+    assert names["per_token"].shape == names["batch"]["input_ids"].shape
+    assert (folder / "heatmap.png").read_bytes().startswith(b"\x89PNG")
+
+
+def quickstart(folder: Path) -> Names:
+    encoder(folder)
+    classifier(folder)
+    csv_files(folder)
+    names: dict[str, Any] = {}
+    yield names
+    assert names["trainer"].model.config.id2label == {0: "freeze", 1: "refund"}
+    assert (folder / "my-model" / "model.safetensors").is_file()
+
+
+def trainer(folder: Path) -> Names:
+    names: dict[str, Any] = {"model": tiny_bert(), "tokenizer": tiny_tokenizer()}
+    yield names | {"train": tiny_data(), "test": tiny_data(12, seed=1)}
+    assert (folder / "rows.png").stat().st_size > 1000
+    assert (folder / "out" / "model.safetensors").is_file()
+
+
+def logging(folder: Path) -> Names:
+    names: dict[str, Any] = {"trainer": small_trainer(folder)}
+    yield names
+    assert "PictureCallback" in {type(c).__name__ for c in names["trainer"].callback_handler.callbacks}
+    assert (folder / "curves.png").stat().st_size > 1000
+
+
+def hub(folder: Path) -> Names:
+    yield {"trainer": small_trainer(folder), "tokenizer": tiny_tokenizer(), "test": tiny_data(12)}
+    card = (folder / "out" / "README.md").read_text()
+    assert "plain `Trainer`" in card
+    assert "- clinc/clinc_oos" in card
+    assert (folder / "out" / "pictures" / "reliability_diagram.png").is_file()
+    assert (folder / "out" / "pictures" / "heat_map_1.png").is_file()
+
+
+def calibration(folder: Path) -> Names:
+    names: dict[str, Any] = {"trainer": small_trainer(folder), "validation_data": tiny_data(40, seed=2)}
+    before = names["trainer"].model.classifier.weight.detach().clone()
+    yield names
+    assert (folder / "reliability.png").stat().st_size > 1000
+    torch.testing.assert_close(names["trainer"].model.classifier.weight, before / names["temperature"])
+    assert names["trainer"].model.config.calibration_temperature == names["temperature"]
+
+
+def extend(folder: Path) -> Names:
+    batch = tiny_batch()
+    del batch["labels"]
+    names: dict[str, Any] = {"model": tiny_bert().eval(), "batch": batch}
+    yield names
+    assert not torch.allclose(names["other"], LRP(names["model"]).attribute(batch, target=0))
+    assert names["mixed"].drop_mask.sum(1).tolist() == [1, 1, 1, 1]
+    series = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
+    options = ChallengeOptions(challenge_share=1.0, challenge_units="fading_series", challenge_perturbation="fade")
+    x = torch.randn(4, 24, 2)
+    faded = Challenger(series, options).challenge({"input": x}, torch.tensor([0, 1, 2, 0]), step=0).inputs["input"]
+    hidden = faded != x
+    assert hidden.any()
+    torch.testing.assert_close(faded[hidden], 0.1 * x[hidden])
+
+
+def rules(folder: Path) -> Names:
+    batch = tiny_batch()
+    labels = batch.pop("labels")
+    names: dict[str, Any] = {"model": tiny_bert().eval(), "batch": batch, "labels": labels}
+    yield names
+    try:
+        tokens = LRP(names["model"]).attribute(batch, target=labels).sum(-1)
+        assert not torch.allclose(names["tokens_and_places"], tokens)
+        other = METHODS["pa_lrp"](names["model"], batch, labels, "attnlrp").sum(-1)
+        torch.testing.assert_close(other, names["tokens_and_places"])
+    finally:
+        METHODS.pop("pa_lrp", None)
+
+
+def plain_loop(folder: Path) -> Names:
+    batch = tiny_batch()
+    labels = batch.pop("labels")
+    names: dict[str, Any] = {"model": tiny_bert(), "tokenizer": tiny_tokenizer(), "batch": batch, "labels": labels}
+    names |= {"step": 0, "first_row": 0, "rows": len(labels), "accelerator": Accelerator(cpu=True)}
+    yield names | {"Challenger": Challenger, "ChallengeOptions": ChallengeOptions}
+    assert names["model"].classifier.weight.grad.abs().sum() > 0
+
+
+def text_example(folder: Path) -> Names:
+    csv_files(folder)
+    yield {}
+    assert "| `ChallengerTrainer` |" in (folder / "outputs" / "text_classification" / "comparison.md").read_text()
+
+
+def nothing(folder: Path) -> Names:
+    yield {}
+
+
+SURROUNDINGS: dict[str, Callable[[Path], Names]] = {
+    "README.md": readme,
+    "docs/quickstart.md": quickstart,
+    "docs/trainer.md": trainer,
+    "docs/logging.md": logging,
+    "docs/hub.md": hub,
+    "docs/calibration.md": calibration,
+    "docs/extend.md": extend,
+    "docs/rules.md": rules,
+    "examples/plain_loop/README.md": plain_loop,
+    "examples/text_classification/README.md": text_example,
+}
