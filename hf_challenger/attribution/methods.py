@@ -3,7 +3,8 @@
 Every method has the signature of :data:`Method`, attributes token ids at their embeddings, and leaves the model as it was.
 Only ``"lrp"`` looks at the composite. Cost is in forward and backward passes of the batch:
 
-    lrp                     LRP by rules on operations                                                     1 + 1
+    lrp                     LRP by rules on operations; with strict=True no warning but an error           1 + 1
+                            where no rule covers an operation
     input_x_gradient        captum.attr.InputXGradient: embedding times gradient                           1 + 1
     saliency                captum.attr.Saliency: absolute gradient (Simonyan et al. 2014)                 1 + 1
     integrated_gradients    captum.attr.IntegratedGradients, 50 steps from a zero baseline                50 + 50
@@ -41,8 +42,12 @@ Method = Callable[[nn.Module, Mapping[str, Any], Target, "str | Composite"], Ten
 Composites = str | Composite
 
 
-def _lrp(model: nn.Module, batch: Mapping[str, Any], target: Target, composite: Composites) -> Tensor:
-    return LRP(model, composite).attribute(batch, target=target)
+def lrp(
+    model: nn.Module, batch: Mapping[str, Any], target: Target, composite: Composites = "attnlrp", *, strict: bool = False
+) -> Tensor:
+    """:class:`~.lrp.LRP` as a method. For training that refuses what no rule covers:
+    ``METHODS["strict_lrp"] = partial(lrp, strict=True)`` and ``challenge_attribution="strict_lrp"``."""
+    return LRP(model, composite, strict).attribute(batch, target=target)
 
 
 def _with_captum(
@@ -180,7 +185,7 @@ def _none(model: nn.Module, batch: Mapping[str, Any], target: Target, composite:
 
 
 METHODS: dict[str, Method] = {
-    "lrp": _lrp,
+    "lrp": lrp,
     "input_x_gradient": partial(_with_captum, captum.attr.InputXGradient),
     "saliency": partial(_with_captum, captum.attr.Saliency),
     "integrated_gradients": integrated_gradients,

@@ -1,5 +1,7 @@
 """Attributions by name: each against captum called directly or against a slow re-derivation; state; errors; training."""
 
+from functools import partial
+
 import captum.attr
 import pytest
 import torch
@@ -8,9 +10,9 @@ from test_lrp import bart, batch_of, bert, llama, sharpened
 from torch import nn
 
 from hf_challenger import ChallengeOptions, Challenger
-from hf_challenger.attribution import LRP, contrastive, log_odds
-from hf_challenger.attribution.methods import METHODS, captum_lrp, integrated_gradients, random_relevance
-from hf_challenger.errors import ChallengerError
+from hf_challenger.attribution import LRP, contrastive, log_odds, unknown
+from hf_challenger.attribution.methods import METHODS, captum_lrp, integrated_gradients, lrp, random_relevance
+from hf_challenger.errors import ChallengerError, ChallengerWarning
 
 BUILDS = {"bert": bert, "llama": llama, "bart": bart}
 WITH_GRADIENTS = ["lrp", "input_x_gradient", "saliency", "integrated_gradients", "deep_lift"]
@@ -280,6 +282,25 @@ def test_every_method_challenges_a_batch(name):
     model.train()
     mixed.loss(model(**mixed.inputs).logits, labels).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.classifier.parameters())
+
+
+def test_strict_lrp_is_a_method_of_ones_own(monkeypatch):
+    class Distances(nn.Module):
+        def forward(self, x):
+            return torch.cdist(x, x.flip(1)).flatten(1)
+
+    model, batch = nn.Sequential(nn.Conv1d(2, 3, 3), Distances(), nn.Linear(9, 3)), {"input": torch.randn(4, 2, 12)}
+    labels = torch.tensor([0, 1, 2, 0])
+    unknown._reported.clear()
+    with pytest.warns(ChallengerWarning, match="cdist in Distances"):
+        lrp(model, batch, 0)
+    monkeypatch.setitem(METHODS, "strict_lrp", partial(lrp, strict=True))
+    options = ChallengeOptions(
+        challenge_attribution="strict_lrp", challenge_units="series_channels_first", challenge_share=1
+    )
+    challenger = Challenger(model, options)
+    with pytest.raises(ChallengerError, match="cdist in Distances"):
+        challenger.challenge(batch, labels, step=0)
 
 
 def test_an_unknown_baseline_lists_the_known():

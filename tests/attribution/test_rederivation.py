@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForSequenceClassification
 
-from hf_challenger.attribution import LRP
+from hf_challenger.attribution import LRP, PositionalLRP
 
 # --- the rules, relevance in and relevance out ------------------------------------------------------------------------
 
@@ -92,11 +92,11 @@ def through(module, x, relevance):
 
 
 @torch.no_grad()
-def bert_relevance(model, ids, attended, target):
-    """Relevance of one row's word embeddings for one logit, (length, hidden), and the logits."""
+def bert_relevance(model, ids, attended, target, positional=False):
+    """Relevance of one row's word embeddings (and their positions') for one logit, (length, hidden), and the logits."""
     bert, embeddings, count = model.bert, model.bert.embeddings, model.config.num_attention_heads
-    word = embeddings.word_embeddings.weight[ids]
-    rest = embeddings.token_type_embeddings.weight[0] + embeddings.position_embeddings.weight[: len(ids)]
+    word, position = embeddings.word_embeddings.weight[ids], embeddings.position_embeddings.weight[: len(ids)]
+    rest = embeddings.token_type_embeddings.weight[0] + position
     visible = attended.bool().expand(len(ids), len(ids))
     h = norm_of(embeddings.LayerNorm, word + rest)
     kept = []
@@ -129,7 +129,9 @@ def bert_relevance(model, ids, attended, target):
         of_qkv = attention(q, k, v, visible, heads(of_mixed, count))
         for module, part in zip((own.query, own.key, own.value), of_qkv, strict=True):
             of_h = of_h + through(module, h, joined(part))
-    return add(word, rest, layer_norm(word + rest, embeddings.LayerNorm, of_h))[0], logits
+    of_sum = layer_norm(word + rest, embeddings.LayerNorm, of_h)
+    of_position = position * ratio(of_sum, word + rest)  # PA-LRP: the ε-rule gives it to the place
+    return add(word, rest, of_sum)[0] + (of_position if positional else 0), logits
 
 
 # --- LLaMA ------------------------------------------------------------------------------------------------------------
@@ -162,13 +164,33 @@ def unrotated(x, turns, relevance):
     return x * torch.einsum("lij,hli->hlj", turns, share)
 
 
+def through_rotary(x, theta, relevance):
+    """PA-LRP: z_i = x_i cos_i ± x_j sin_i. Each product gets its share of z (Eq. 8), and each of its factors half (Eq. 7).
+
+    Relevance of x, (heads, length, d), and of the angles at each place, (length,).
+    """
+    count, length, size = x.shape
+    half = size // 2
+    of_x, of_angles = torch.zeros_like(x), torch.zeros(length, dtype=x.dtype)
+    for place in range(length):
+        turn = rotation(place, size, theta)
+        for head in range(count):
+            for i in range(size):
+                z = turn[i] @ x[head, place]
+                for j in (i, (i + half) % size):
+                    share = turn[i, j] * x[head, place, j] / z * relevance[head, place, i]
+                    of_x[head, place, j] += share / 2
+                    of_angles[place] += share / 2
+    return of_x, of_angles
+
+
 def silu(x):
     return x * x.sigmoid()
 
 
 @torch.no_grad()
-def llama_relevance(model, ids, attended, target):
-    """Relevance of one row's token embeddings for one logit at its last attended token."""
+def llama_relevance(model, ids, attended, target, positional=False):
+    """Relevance of one row's token embeddings (and rotary positions) for one logit at its last attended token."""
     config, length = model.config, len(ids)
     theta = config.rope_parameters["rope_theta"]
     count, groups = config.num_attention_heads, config.num_key_value_heads
@@ -199,6 +221,7 @@ def llama_relevance(model, ids, attended, target):
     relevance = torch.zeros_like(logits)
     relevance[target] = logits[target]
     of_h = torch.zeros_like(h)
+    of_places = torch.zeros(length, 1, dtype=h.dtype)
     of_h[last] = through(model.score, final, relevance)  # Prop. 3.4: RMS norms pass relevance unchanged
     for layer, h, x, flat_q, flat_k, turns, q, many_k, many_v, mixed, out, middle, y, gate, up, down in reversed(kept):
         own, mlp = layer.self_attn, layer.mlp
@@ -208,10 +231,14 @@ def llama_relevance(model, ids, attended, target):
         of_h, of_out = add(h, out, of_middle)
         of_q, of_k, of_v = attention(q, many_k, many_v, visible, heads(through(own.o_proj, mixed, of_out), count))
         of_k, of_v = (z.reshape(groups, count // groups, length, -1).sum(1) for z in (of_k, of_v))
-        of_h = of_h + through(own.q_proj, x, joined(unrotated(flat_q, turns, of_q)))
-        of_h = of_h + through(own.k_proj, x, joined(unrotated(flat_k, turns, of_k)))
+        if positional:
+            (of_q, by_q), (of_k, by_k) = (through_rotary(z, theta, r) for z, r in ((flat_q, of_q), (flat_k, of_k)))
+            of_places = of_places + (by_q + by_k).unsqueeze(1)
+        else:
+            of_q, of_k = unrotated(flat_q, turns, of_q), unrotated(flat_k, turns, of_k)
+        of_h = of_h + through(own.q_proj, x, joined(of_q)) + through(own.k_proj, x, joined(of_k))
         of_h = of_h + through(own.v_proj, x, joined(of_v))
-    return of_h, logits
+    return of_h + of_places / of_h.shape[1], logits
 
 
 # --- compared ---------------------------------------------------------------------------------------------------------
@@ -292,7 +319,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_engine_equals_the_formulas(case):
+@pytest.mark.parametrize("engine", [LRP, PositionalLRP])
+def test_the_engine_equals_the_formulas(case, engine):
     build, prepared, implementation, tolerance = CASES[case]
     model, explicit = build()
     model = prepared(sharpened(model))
@@ -302,11 +330,11 @@ def test_the_engine_equals_the_formulas(case):
     attended[1, 5:] = 0
     ids[1, 5:] = 0
     target = torch.tensor([0, 2, 1])
-    relevance = LRP(model).attribute({"input_ids": ids, "attention_mask": attended}, target=target)
+    relevance = engine(model).attribute({"input_ids": ids, "attention_mask": attended}, target=target)
     with torch.no_grad():
         logits = model(input_ids=ids, attention_mask=attended).logits
     for row in range(3):
-        expected, own_logits = explicit(model, ids[row], attended[row], target[row])
+        expected, own_logits = explicit(model, ids[row], attended[row], target[row], positional=engine is PositionalLRP)
         assert torch.allclose(own_logits, logits[row], rtol=tolerance), "the explicit forward pass is not the model's"
         scale = expected.abs().max()
         assert scale > 0
@@ -314,12 +342,12 @@ def test_the_engine_equals_the_formulas(case):
 
 
 @pytest.mark.parametrize("build", [tiny_bert, tiny_llama])
-@pytest.mark.parametrize("composite", ["gradient", "cp_lrp"])
-def test_other_composites_do_not_equal_the_formulas(build, composite):
+@pytest.mark.parametrize(("engine", "composite"), [(LRP, "gradient"), (LRP, "cp_lrp"), (PositionalLRP, "attnlrp")])
+def test_other_composites_do_not_equal_the_formulas(build, engine, composite):
     """Else the comparison above could not fail."""
     model, explicit = build()
     model = in_float64(sharpened(model))
     ids = torch.randint(3, 40, (1, 8))
     expected, _ = explicit(model, ids[0], torch.ones(8), torch.tensor(0))
-    relevance = LRP(model, composite).attribute({"input_ids": ids}, target=0)[0]
+    relevance = engine(model, composite).attribute({"input_ids": ids}, target=0)[0]
     assert (relevance - expected).abs().max() > 1e-2 * expected.abs().max()

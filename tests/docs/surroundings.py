@@ -17,6 +17,7 @@ from tiny import text_of, tiny_batch, tiny_bert, tiny_config, tiny_data, tiny_to
 from transformers import BertModel
 
 from hf_challenger import LRP, ChallengeOptions, Challenger, ChallengerConfig, ChallengerTrainer
+from hf_challenger.attribution.methods import METHODS
 
 Names = Iterator[dict[str, Any]]
 
@@ -118,6 +119,20 @@ def extend(folder: Path) -> Names:
     torch.testing.assert_close(faded[hidden], 0.1 * x[hidden])
 
 
+def rules(folder: Path) -> Names:
+    batch = tiny_batch()
+    labels = batch.pop("labels")
+    names: dict[str, Any] = {"model": tiny_bert().eval(), "batch": batch, "labels": labels}
+    yield names
+    try:
+        tokens = LRP(names["model"]).attribute(batch, target=labels).sum(-1)
+        assert not torch.allclose(names["tokens_and_places"], tokens)
+        other = METHODS["pa_lrp"](names["model"], batch, labels, "attnlrp").sum(-1)
+        torch.testing.assert_close(other, names["tokens_and_places"])
+    finally:
+        METHODS.pop("pa_lrp", None)
+
+
 def plain_loop(folder: Path) -> Names:
     batch = tiny_batch()
     labels = batch.pop("labels")
@@ -145,6 +160,7 @@ SURROUNDINGS: dict[str, Callable[[Path], Names]] = {
     "docs/hub.md": hub,
     "docs/calibration.md": calibration,
     "docs/extend.md": extend,
+    "docs/rules.md": rules,
     "examples/plain_loop/README.md": plain_loop,
     "examples/text_classification/README.md": text_example,
 }

@@ -33,3 +33,13 @@ def test_compare_prints_a_table_and_saves_results_and_a_picture(kind, model, tmp
     assert "test, plain `Trainer`" in card
     assert {"image": "digits", "time_series": "BasicMotions"}[kind] in card
     assert (tmp_path / "relevance.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_other_embedded_set_is_chosen_by_name(tmp_path):
+    script = ROOT / "examples" / "time_series_classification" / "run_time_series_classification.py"
+    flags = ["--set", "italypowerdemand", "--model", "fcn-small", "--max_steps", "4", "--output_dir", str(tmp_path)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), *flags, "--use_cpu", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "67 rows, 2 classes" in done.stdout
