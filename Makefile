@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-families test-faults docs quality style clean
+.PHONY: bench-small tables quickstart test test-families test-faults docs quality style clean
 
 $(VENV)/.examples: setup.cfg constraints.txt
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
@@ -43,6 +43,15 @@ test-faults: $(VENV)/.dev
 docs: $(VENV)/.docs
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "Open site/index.html"
+
+## A part of the benchmark, at most 40 minutes on two cores; DATA: the folder of the sets. Goes on where it stopped.
+DATA ?= ../shared/data
+bench-small: $(VENV)/.dev
+	@cd benchmarks && OMP_NUM_THREADS=1 ../$(BIN)/python run.py experiments/small.json --data_dir $(abspath $(DATA)) --jobs 2 --minutes 38
+
+## Write every quoted table from benchmarks/results.
+tables: $(VENV)/.dev
+	@$(BIN)/python benchmarks/tables.py
 
 quality: $(VENV)/.dev
 	@$(BIN)/ruff check .

@@ -99,6 +99,8 @@ class Challenger:
         self.seed = seed
         self.sharded = is_sharded(model)
         self.units = units_for(model, processing_class, self.options.challenge_units, self.options.challenge_unit_size)
+        softening = self.options.challenge_softening
+        self.softening = getattr(self.units, "softening", 1.0) if softening is None else softening
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
 
     def challenge(
@@ -218,7 +220,7 @@ class Challenger:
             parents=parents,
             challenged=challenged,
             weights=weights,
-            gives_up=self.options.challenge_softening * removed,
+            gives_up=self.softening * removed,
             removed=removed,
             drop_mask=drop_mask,
             without_units=hidden.without_units,

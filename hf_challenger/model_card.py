@@ -310,7 +310,8 @@ def how_it_was_challenged(options: ChallengeOptions, units: str) -> str:
     copies = "took the place of the clean ones" if o.challenge_mix == "replace" else "joined the clean ones"
     # The labels are not at hand here, and a config need not say what kind they are.
     softening = ", their targets softened by the share of relevance that was hidden (if a row has one class)"
-    softer = softening if o.challenge_softening else ""
+    softens = o.challenge_softening if o.challenge_softening is not None else not units.startswith("windows")
+    softer = softening if softens else ""
     target = TARGETS.get(o.challenge_target, f"the target `{o.challenge_target}`")
     drawn = DRAWN.get(o.challenge_selection, f"chosen by `{o.challenge_selection}`")
     sure = (

@@ -67,7 +67,7 @@ class ChallengeOptions:
         default="auto",
         metadata={
             "help": _choices(
-                "How units are hidden. 'auto' removes tokens from attention, draws a line across a gap in time, and blurs patches. attention and mask"
+                "How units are hidden. 'auto' removes tokens from attention, and fills all else with its mean. attention and mask"
                 " are for tokens, interpolate for series and audio, blur for images; mean, zero, noise and swap (with another"
                 " row's) for all three.",
                 ("auto", *PERTURBATIONS),
@@ -96,11 +96,12 @@ class ChallengeOptions:
             " counts units. Not set: 1."
         },
     )
-    challenge_softening: float = field(
-        default=1.0,
+    challenge_softening: float | None = field(
+        default=None,
         metadata={
             "help": "How much certainty a challenged row's target gives up, times the share of positive relevance that was"
-            " hidden, in [0, 1]. 0 keeps hard labels. Single-label classification only."
+            " hidden, in [0, 1]. 0 keeps hard labels. Not set: 1 for tokens and patches, 0 for series and audio. Single-label"
+            " classification only."
         },
     )
     challenge_threshold: float = field(
@@ -129,7 +130,8 @@ class ChallengeOptions:
         """Raise :class:`ChallengerError` at the first option that is out of range or unknown."""
         self._check_range("challenge_share", low_open=False)
         self._check_range("challenge_rate", low_open=True)
-        self._check_range("challenge_softening", low_open=False)
+        if self.challenge_softening is not None:
+            self._check_range("challenge_softening", low_open=False)
         self._check_range("challenge_threshold", low_open=False)
         self._check_range("challenge_budget", low_open=True)
         if self.challenge_weight is not None:

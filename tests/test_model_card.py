@@ -109,7 +109,7 @@ def test_card_of_a_run_tells_its_results_options_and_versions(trainer: Any) -> N
     rows = rows_of(card)
     assert rows["metric"] == ["eval, challenged", "eval, plain `Trainer`"]
     assert rows["ECE ↓"] == [f"{found['eval_ece']:.4f}", "0.2500"]
-    assert rows["`challenge_rate`"] == ["0.3", "0.15"]
+    assert rows["`challenge_rate`"] == ["0.3", "0.25"]
     assert rows["`challenge_weight`"] == ["not set", "not set"]
     assert set(ChallengeOptions.__dataclass_fields__) <= {name.strip("`") for name in rows}
     for words in (

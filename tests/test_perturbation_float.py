@@ -181,7 +181,7 @@ def test_the_type_of_the_input_is_kept(name, dtype, series, drop_mask):
 
 def test_a_perturbation_of_another_kind_of_input_is_refused_with_the_ones_that_fit():
     with pytest.raises(
-        ChallengerError, match=r"'blur' does not fit 'past_values'.*'interpolate' or 'mean' or 'zero' or 'noise'"
+        ChallengerError, match=r"'blur' does not fit 'past_values'.*'mean' or 'interpolate' or 'zero' or 'noise'"
     ):
         perturbation_for("blur", Series(OfSeries()))
     with pytest.raises(ChallengerError, match=r"'attention' does not fit 'pixel_values'.*'blur'"):

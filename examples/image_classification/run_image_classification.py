@@ -44,7 +44,6 @@ class Config(SmallDataConfig):
     max_steps: int = field(default=400)
     learning_rate: float = field(default=3e-3)
     challenge_rate: float = field(default=0.25)
-    challenge_softening: float = field(default=0.0)
 
 
 def main() -> None:

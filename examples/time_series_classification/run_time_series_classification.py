@@ -47,7 +47,6 @@ class Config(SmallDataConfig):
 
     output_dir: str | None = field(default="outputs/time_series_classification")
     max_steps: int = field(default=400)
-    challenge_softening: float = field(default=0.0)
 
 
 def main() -> None:

@@ -36,6 +36,7 @@ class Units(Protocol):
         key: the batch's tensor that is attributed; the model's ``main_input_name``.
         perturbations: names of the ways to hide a unit, see :mod:`hf_challenger.perturbation`; the first is the default.
         span: units that are hidden side by side, by default.
+        softening: how much certainty a challenged row's target gives up, by default; 1 if an adapter has no such attribute.
 
     The grid of units has one axis (tokens, time) or several (patches).
     """

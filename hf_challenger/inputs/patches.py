@@ -11,7 +11,7 @@ from .blocks import Blocks
 class Patches(Blocks):
     """``(rows, channels, height, width)``, such as ``pixel_values``; grey images also as ``(rows, height, width)``."""
 
-    perturbations: tuple[str, ...] = ("blur", "mean", "zero", "noise", "swap")
+    perturbations: tuple[str, ...] = ("mean", "blur", "zero", "noise", "swap")
     what = "patches"
     side = 8  # patches along the shorter side, if the model has none of its own
 

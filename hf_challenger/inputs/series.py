@@ -22,7 +22,8 @@ class Series(Blocks):
     ``(rows, time)``, or ``lengths`` ``(rows,)``, whichever the batch holds.
     """
 
-    perturbations: tuple[str, ...] = ("interpolate", "mean", "zero", "noise", "swap")
+    perturbations: tuple[str, ...] = ("mean", "interpolate", "zero", "noise", "swap")
+    softening = 0.0
     what = "windows of time"
     windows = 24  # that a series is cut into, if the model has no patches
 

@@ -107,7 +107,7 @@ def extend(folder: Path) -> Names:
     names: dict[str, Any] = {"model": tiny_bert().eval(), "batch": batch}
     yield names
     assert not torch.allclose(names["other"], LRP(names["model"]).attribute(batch, target=0))
-    assert names["mixed"].drop_mask.sum(1).tolist() == [1, 1, 1, 1]
+    assert names["mixed"].drop_mask.sum(1).tolist() == [2, 2, 2, 2]
     series = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
     options = ChallengeOptions(
         challenge_threshold=0.0, challenge_share=1.0, challenge_units="fading_series", challenge_perturbation="fade"
