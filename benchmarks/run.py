@@ -101,9 +101,9 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
             cell["settings"]["kind"], own, model=model, args=config, processing_class=tokenizer, train_dataset=task.train
         )
         trainer.remove_callback(_printer())
-        began = time.perf_counter()
+        began, began_cpu = time.perf_counter(), time.process_time()
         trainer.train()
-        seconds = time.perf_counter() - began
+        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
         trainer.args.dataloader_drop_last = False  # it holds for predictions too
 
         def measures(scores: Any, labels: Any) -> dict[str, float]:
@@ -137,6 +137,7 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
         else {},
         "challenge_rate_at_end": getattr(config, "challenge_rate", None),
         "seconds": seconds,
+        "cpu_seconds": cpu_seconds,  # of one thread: a busy machine stretches seconds, but hardly these
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,  # of the worker so far
         "temperature": temperature,
         "metrics": metrics,

@@ -75,7 +75,7 @@ def table(runs: list[dict[str, Any]], baseline: str = "plain", part: str = "") -
 
 
 def _seconds(run: dict[str, Any]) -> float:
-    return float(run["seconds"])
+    return float(run.get("cpu_seconds", run["seconds"]))
 
 
 def _scaled(runs: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:

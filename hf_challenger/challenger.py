@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from .attribution.lrp import LABEL_KEYS
 from .attribution.methods import METHODS
 from .attribution.state import attribution_state
-from .attribution.targets import named_target, score_of
+from .attribution.targets import named_target
 from .checks import check_classes, check_inputs, is_sharded
+from .confidence import ConfidenceGate, NoRowPasses
 from .errors import ChallengerError
 from .inputs import units_for
 from .keyed_random import Draw, keyed_uniform
@@ -161,7 +162,7 @@ class Challenger:
     ) -> None:
         """Relevance of the rows in ``index`` and what is hidden of them, written into ``hidden``."""
         options, grid = self.options, may_hide.shape[1:]
-        relevance, logits = self._relevance(model, _rows(inputs, index, len(may_hide)), labels[index], grid)
+        relevance, sure = self._relevance(model, _rows(inputs, index, len(may_hide)), labels[index], grid)
         relevance = relevance.flatten(1)
         maskable = may_hide[index].flatten(1)
         finite = relevance.isfinite().all(1)
@@ -173,8 +174,8 @@ class Challenger:
         mask = self._select(relevance, maskable, noise, span, grid)
         labelled = (labels[index] != IGNORED).reshape(len(index), -1).any(1)
         mask &= (finite & labelled).unsqueeze(1)
-        if logits is not None:
-            mask &= (gold_probability(logits, labels[index]) >= options.challenge_threshold).unsqueeze(1)
+        if sure is not None:
+            mask &= sure.unsqueeze(1)
         hidden.drop_mask[index] = mask
         hidden.removed[index] = removed_share(relevance, maskable, mask)
         hidden.without_units = (maskable.sum(1) < 2).sum()
@@ -230,46 +231,29 @@ class Challenger:
     def _relevance(
         self, model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, grid: tuple[int, ...]
     ) -> tuple[Tensor, Tensor | None]:
-        """``(rows, *grid)``, and the clean logits where an option asks for them."""
+        """``(rows, *grid)``, and with ``challenge_threshold`` which rows the model is sure of."""
         labels = labels if labels.is_floating_point() else labels.long()  # int8 labels do not index
         target = named_target(self.options.challenge_target, labels.masked_fill(labels == IGNORED, 0))
         method = METHODS[self.options.challenge_attribution]
-        logits: list[Tensor] = []
-        if self.options.challenge_threshold > 0 and not labels.is_floating_point():
-            if self.options.challenge_attribution == "lrp":
-                target = _seen(target, logits)
-            else:
-                with attribution_state(model), torch.no_grad():
-                    logits.append(logits_of(model(**inputs), model))
-        relevance = self.units.per_unit(method(model, inputs, target, self.options.challenge_composite))
+        gate: ConfidenceGate | None = None
+        try:
+            if self.options.challenge_threshold > 0 and not labels.is_floating_point():
+                gate = ConfidenceGate(labels, self.options.challenge_threshold, goes_on=self.sharded)
+                if self.options.challenge_attribution == "lrp":
+                    target = gate.watching(target)
+                else:
+                    with attribution_state(model), torch.no_grad():
+                        gate.look_at(logits_of(model(**inputs), model))
+            relevance = self.units.per_unit(method(model, inputs, target, self.options.challenge_composite))
+        except NoRowPasses:
+            relevance = torch.zeros(len(labels), *grid, device=labels.device)
         if relevance.shape[1:] != grid:
             raise ChallengerError(
                 f"Relevance came for {tuple(relevance.shape[1:])} units, but {type(self.units).__name__} says that"
                 f" {self.units.key!r} has {tuple(grid)}. If another input was attributed, set the model's main_input_name to"
                 f" {self.units.key!r}; if not, per_unit and maskable of the adapter do not agree."
             )
-        return relevance, logits[0] if logits else None
-
-
-def _seen(target: Any, logits: list[Tensor]) -> Callable[[Tensor], Tensor]:
-    """The target; the logits of the attribution's own forward pass are kept on the way."""
-
-    def score(outputs: Tensor) -> Tensor:
-        logits.append(outputs.detach())
-        return score_of(outputs, target)
-
-    return score
-
-
-def gold_probability(logits: Tensor, labels: Tensor) -> Tensor:
-    """``(rows,)`` the probability of each row's label; 1 for a single output, which gives none.
-
-    Args:
-        logits: ``(rows, classes)``.
-        labels: ``(rows,)`` classes; -100 is read as 0.
-    """
-    logits = logits.flatten(1).to(torch.promote_types(logits.dtype, torch.float32))
-    return logits.softmax(-1).gather(1, labels.reshape(-1, 1).long().clamp(0, logits.shape[1] - 1)).squeeze(1)
+        return relevance, None if gate is None else gate.passes
 
 
 def _rows(inputs: Mapping[str, Any], index: Tensor, rows: int) -> dict[str, Any]:

@@ -160,8 +160,11 @@ class SmallCNNForImageClassification(_Classifier):
         return self._output(self.head(self.body(pixel_values)), labels)
 
 
-class ResNetForSmallImages(ResNetForImageClassification):
-    """transformers' ResNet without the two halvings of its stem, which leave nothing of an image of 8 or 32 pixels."""
+class SmallStemResNetForImageClassification(ResNetForImageClassification):
+    """transformers' ResNet without the two halvings of its stem, which leave nothing of an image of 8 or 32 pixels.
+
+    The name ends as transformers' own do, since that is how transformers finds the loss.
+    """
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__(config)
@@ -208,7 +211,7 @@ def image_model(name: str, height: int, width: int, channels: int, **labels) -> 
         return SmallCNNForImageClassification(SmallCNNConfig(image_size=(height, width), **small))
     if name == "resnet":
         sizes = {"embedding_size": 16, "hidden_sizes": [16, 32, 64], "depths": [1, 1, 1], "layer_type": "basic"}
-        kind = ResNetForImageClassification if min(height, width) >= 64 else ResNetForSmallImages
+        kind = ResNetForImageClassification if min(height, width) >= 64 else SmallStemResNetForImageClassification
         return kind(ResNetConfig(**sizes, **small))
     if name == "convnext":
         patch = 4 if min(height, width) >= 64 else 2 if min(height, width) >= 16 else 1

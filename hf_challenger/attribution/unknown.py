@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -69,9 +70,7 @@ def check_operation(func: Operation, args: Iterable[Any], kwargs: Mapping[str, A
 
 def check_graph(score: Tensor, model: nn.Module, table: Mapping[Operation, Any], strict: bool) -> None:
     """Report what the interception cannot have seen: nodes in the graph that no rule and no plain operation leaves there."""
-    # Only where the rule is ours: a user's rule may leave the operation in the graph.
-    usual = COMPOSITES["attnlrp"].table
-    replaced = {node for name, node in _NODES.items() if all(table.get(form) is usual.get(form) for form in forms_of(name))}
+    replaced = _replaced_nodes(_Same(table))
     for node in _nodes(score):
         name = node.name()
         function = getattr(type(node), "_forward_cls", None)
@@ -86,6 +85,28 @@ def check_graph(score: Tensor, model: nn.Module, table: Mapping[Operation, Any],
         report(
             f"{what} hides its operations from the rules: its own gradient is used. Rewrite it in torch operations.", strict
         )
+
+
+class _Same:
+    """A table as a key of a cache: by identity, since it cannot change."""
+
+    def __init__(self, table: Mapping[Operation, Any]) -> None:
+        self.table = table
+
+    def __hash__(self) -> int:
+        return id(self.table)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.table is self.table
+
+
+@lru_cache(maxsize=16)
+def _replaced_nodes(same: _Same) -> frozenset[str]:
+    """Nodes that a rule of ours replaces in the graph; a user's rule for the operation may leave them there."""
+    table, usual = same.table, COMPOSITES["attnlrp"].table
+    return frozenset(
+        node for name, node in _NODES.items() if all(table.get(form) is usual.get(form) for form in forms_of(name))
+    )
 
 
 def _camel(name: str) -> str:
