@@ -9,6 +9,9 @@ reldrop      RelDrop (arXiv 2505.21595): relevance- and chance-guided masks, los
 odd_epochs   ChallengerTrainer that challenges in every second epoch only (AD-DROP, Yang et al., NeurIPS 2022)
 warm_up      ChallengerTrainer that begins to challenge after a share of the steps; setting "warm_up"
 controller   ChallengerTrainer whose rate follows the gold probability of challenged rows; setting "keeps"
+consistency  ChallengerTrainer whose challenged rows are trained on the clean prediction (KL divergence) in place of the label
+
+Perturbation "attenuate": hidden patches and time steps keep half of their difference from the mean.
 """
 
 from __future__ import annotations
@@ -22,8 +25,12 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback
 
 from hf_challenger import Challenger, ChallengerTrainer
+from hf_challenger.inputs.patches import Patches
+from hf_challenger.inputs.series import Series
 from hf_challenger.metrics import calibration
 from hf_challenger.outputs import logits_of
+from hf_challenger.perturbation import PERTURBATIONS
+from hf_challenger.perturbation.fills import fill_mean
 
 
 class _Rival(Trainer):
@@ -92,6 +99,40 @@ class RelDropTrainer(ChallengerTrainer):
         return challenger
 
 
+class ConsistencyTrainer(ChallengerTrainer):
+    """Challenged rows: KL divergence from the model's own clean prediction, which gets no gradient; clean rows: their labels.
+
+    Costs a forward pass more.
+    """
+
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        if not model.training:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        inputs = dict(inputs)
+        labels = inputs.pop((self.label_names or ["labels"])[0])
+        mixed = self._challenger_for(model, self.options).challenge(
+            inputs, labels, self.state.global_step, self._first_row()
+        )
+        with torch.no_grad():
+            wanted = logits_of(model(**inputs)).softmax(-1)
+        outputs = model(**mixed.inputs)
+        log_p = logits_of(outputs).log_softmax(-1)
+        to_clean = F.kl_div(log_p, wanted, reduction="none").sum(-1)
+        losses = torch.where(mixed.challenged, to_clean, F.nll_loss(log_p, labels, reduction="none"))
+        return (losses.mean(), outputs) if return_outputs else losses.mean()
+
+
+def attenuate(inputs: dict[str, Any], drop_mask: Tensor, units: Any, draw: Any) -> dict[str, Any]:
+    """Half of the way from the input to its mean."""
+    filled = fill_mean(inputs, drop_mask, units, draw)
+    return {**filled, units.key: (filled[units.key] + inputs[units.key]) / 2}
+
+
+PERTURBATIONS["attenuate"] = attenuate
+for adapter in (Series, Patches):
+    adapter.perturbations = (*adapter.perturbations, "attenuate")
+
+
 class OddEpochs(TrainerCallback):
     """Switches the challenge on in epochs 1, 3, 5, … (counting from 0) by setting its share."""
 
@@ -150,6 +191,8 @@ def make_trainer(kind: str, settings: dict[str, Any], **parts: Any) -> Trainer:
         return Trainer(**parts, compute_metrics=calibration)
     if kind == "challenger":
         return ChallengerTrainer(**parts)
+    if kind == "consistency":
+        return ConsistencyTrainer(**parts)
     if kind in RIVALS:
         return RIVALS[kind](**parts, settings=settings)
     share = parts["args"].challenge_share
@@ -159,5 +202,7 @@ def make_trainer(kind: str, settings: dict[str, Any], **parts: Any) -> Trainer:
         "controller": lambda: Controller(settings["keeps"]),
     }
     if kind not in callbacks:
-        raise SystemExit(f"Unknown kind of method {kind!r}; known: plain, challenger, {', '.join([*RIVALS, *callbacks])}.")
+        raise SystemExit(
+            f"Unknown kind of method {kind!r}; known: plain, challenger, consistency, {', '.join([*RIVALS, *callbacks])}."
+        )
     return ChallengerTrainer(**parts, callbacks=[callbacks[kind]()])

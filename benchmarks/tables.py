@@ -4,8 +4,8 @@
     python benchmarks/tables.py                      # all tables of README.md, docs/ and benchmarks/README.md
     python benchmarks/tables.py --show images        # one, on the screen
 
-NAME is an experiment, maybe with sets to choose: ``images``, ``series:trace,medicalimages``. Sizes of one set, and models,
-are averaged first.
+NAME is an experiment, maybe with sets to choose: ``images``, ``series:trace,medicalimages``, or one of :data:`OTHERS`. Sizes of
+one set, and models, are averaged first.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import step_cost
 from paired import Comparison, paired
 
 HERE = Path(__file__).parent
@@ -107,6 +108,13 @@ def _interval(c: Comparison) -> str:
     return f"{c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"
 
 
+# Tables that are made elsewhere: name → function of the folder of results.
+OTHERS: dict[str, Callable[[Path], str]] = {
+    "step_cost": lambda results: step_cost.table(results / "step_cost.json"),
+    "step_cost_profile": lambda results: step_cost.profile_table(results / "step_cost.json"),
+}
+
+
 def pages() -> list[Path]:
     """Those that may quote tables."""
     return [ROOT / "README.md", HERE / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -114,7 +122,11 @@ def pages() -> list[Path]:
 
 def written(text: str, results: Path = HERE / "results") -> str:
     """The page with its tables made anew."""
-    return MARKED.sub(lambda m: f"{m[1]}{table(runs_of(m[2], results))}\n{m[3]}", text)
+
+    def content(name: str) -> str:
+        return OTHERS[name](results) if name in OTHERS else table(runs_of(name, results))
+
+    return MARKED.sub(lambda m: f"{m[1]}{content(m[2])}\n{m[3]}", text)
 
 
 def main() -> None:

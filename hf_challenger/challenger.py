@@ -22,7 +22,7 @@ from .losses import IGNORED, row_losses
 from .options import ChallengeOptions
 from .outputs import logits_of
 from .perturbation import perturbation_for
-from .selection import removed_share, select
+from .selection import choose_rows, removed_share, select
 
 # Streams of random numbers: which rows are challenged, which of their units are hidden, and what is put there.
 ROWS, UNITS, FILL = 0, 1, 2
@@ -107,7 +107,7 @@ class Challenger:
     def challenge(
         self, inputs: Mapping[str, Any], labels: Tensor, step: int, first_row: int = 0, model: nn.Module | None = None
     ) -> ChallengedBatch:
-        """Challenge about ``challenge_share`` of the rows of a batch.
+        """Challenge ``challenge_share`` of the rows of a batch.
 
         Args:
             inputs: the batch as the model takes it.
@@ -129,7 +129,8 @@ class Challenger:
         rows, device = len(inputs[units.key]), inputs[units.key].device
         positions = torch.arange(first_row, first_row + rows)
         # On the CPU, so that the number of chosen rows is known without waiting for the device.
-        chosen = (keyed_uniform(self.seed, ROWS, step, positions) < options.challenge_share).nonzero().squeeze(1)
+        offset = keyed_uniform(self.seed, ROWS, step)
+        chosen = choose_rows(positions, options.challenge_share, offset).nonzero().squeeze(1)
         index = chosen.to(device)
         may_hide = units.maskable(inputs)
         hidden = _Hidden(

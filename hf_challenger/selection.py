@@ -1,4 +1,4 @@
-"""Which units to hide: relevance → drop_mask (True = removed)."""
+"""Which rows to challenge, and which of their units to hide: relevance → drop_mask (True = removed)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,23 @@ SELECTIONS: dict[str, Score] = {
     "top": lambda relevance, noise: relevance,
     "random": lambda relevance, noise: noise,  # the control: relevance is ignored
 }
+
+
+def choose_rows(positions: Tensor, share: float, offset: Tensor) -> Tensor:
+    """Systematic sampling: every row is chosen with probability ``share``, and any n rows in line hold ⌊n·share⌋ or one more.
+
+    So a step costs what the others cost, and no process waits for one that drew more rows.
+
+    Args:
+        positions: ``(rows,)`` integers: each row's position among all rows of the step.
+        share: in [0, 1].
+        offset: uniform number in (0, 1), the same for all rows of the step.
+
+    Returns:
+        ``(rows,)`` bool.
+    """
+    start = positions.double() * share + offset.double()
+    return torch.floor(start + share) > torch.floor(start)
 
 
 def units_to_hide(maskable: Tensor, rate: float) -> Tensor:

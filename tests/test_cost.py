@@ -123,7 +123,7 @@ class Waits(TorchDispatchMode):
 
 
 def test_the_host_waits_a_set_number_of_times(model, batch):
-    inputs, labels = batch
+    inputs, _labels = batch
     with torch.no_grad(), Waits() as of_the_model:
         model(**inputs)
     with Waits() as waits:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_challenger.keyed_random import keyed_uniform
-from hf_challenger.selection import SELECTIONS, removed_share, select, units_to_hide
+from hf_challenger.selection import SELECTIONS, choose_rows, removed_share, select, units_to_hide
 
 
 def noise(rows, units, seed=0):
@@ -92,3 +92,21 @@ def test_keyed_numbers_are_uniform_and_uncorrelated():
         assert abs((a * b).mean() * 12) < 0.01
     other_seed = keyed_uniform(4, torch.arange(400)[:, None], torch.arange(500)[None, :]).double() - 0.5
     assert abs((centred * other_seed).mean() * 12) < 0.01
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 1 / 3, 0.5, 0.7, 1.0])
+def test_rows_are_chosen_evenly(share):
+    offsets = keyed_uniform(0, torch.arange(2000))
+    chosen = torch.stack([choose_rows(torch.arange(40), share, u) for u in offsets])
+    in_line = chosen.float().unfold(1, 16, 1).sum(-1)  # of any 16 rows in line
+    assert in_line.min() >= int(16 * share + 1e-9)
+    assert in_line.max() <= -int(-16 * share + 1e-9) + (1 if 16 * share % 1 else 0)
+    torch.testing.assert_close(chosen.float().mean(0), torch.full((40,), share), atol=0.04, rtol=0)
+
+
+def test_rows_are_chosen_by_their_position_alone():
+    offset = torch.tensor(0.3)
+    whole = choose_rows(torch.arange(20), 0.3, offset)
+    assert torch.equal(
+        torch.cat([choose_rows(torch.arange(7), 0.3, offset), choose_rows(torch.arange(7, 20), 0.3, offset)]), whole
+    )

@@ -32,6 +32,7 @@ EXPERIMENT = {
         "odd": {"kind": "odd_epochs", **CHALLENGER},
         "warm": {"kind": "warm_up", "warm_up": 0.5, **CHALLENGER},
         "controlled": {"kind": "controller", "keeps": 0.8, "challenge_softening": 0.0, **CHALLENGER},
+        "consistent": {"kind": "consistency", **CHALLENGER},
         "longer": {"kind": "plain", "longer": 2},
     },
 }
@@ -87,9 +88,13 @@ def test_every_kind_of_method_runs_and_reports(method, data_dir):
     ("name", "model", "size", "rows"),
     [("waves", "fcn-small", None, 620), ("waves", "patchtst", 50, 50), ("pictures", "cnn", 5, 10)],
 )
-@pytest.mark.parametrize("kind", ["challenger", "mixup"])
+@pytest.mark.parametrize("kind", ["challenger", "attenuate", "mixup"])
 def test_series_and_images_run_too(name, model, size, rows, kind, data_dir):
-    settings = {"kind": kind, **(CHALLENGER if kind == "challenger" else {"alpha": 0.4})}
+    settings = {
+        "challenger": {"kind": "challenger", **CHALLENGER},
+        "attenuate": {"kind": "challenger", **CHALLENGER, "challenge_perturbation": "attenuate"},
+        "mixup": {"kind": "mixup", "alpha": 0.4},
+    }[kind]
     experiment = {
         **EXPERIMENT,
         "models": [model],
