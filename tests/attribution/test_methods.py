@@ -296,7 +296,10 @@ def test_strict_lrp_is_a_method_of_ones_own(monkeypatch):
         lrp(model, batch, 0)
     monkeypatch.setitem(METHODS, "strict_lrp", partial(lrp, strict=True))
     options = ChallengeOptions(
-        challenge_attribution="strict_lrp", challenge_units="series_channels_first", challenge_share=1
+        challenge_attribution="strict_lrp",
+        challenge_units="series_channels_first",
+        challenge_share=1,
+        challenge_threshold=0.0,
     )
     challenger = Challenger(model, options)
     with pytest.raises(ChallengerError, match="cdist in Distances"):
