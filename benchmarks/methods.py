@@ -9,6 +9,7 @@ reldrop      RelDrop (arXiv 2505.21595): relevance- and chance-guided masks, los
 odd_epochs   ChallengerTrainer that challenges in every second epoch only (AD-DROP, Yang et al., NeurIPS 2022)
 warm_up      ChallengerTrainer that begins to challenge after a share of the steps; setting "warm_up"
 controller   ChallengerTrainer whose rate follows the gold probability of challenged rows; setting "keeps"
+opposite     ChallengerTrainer that hides units in proportion to their lack of relevance, in a share of the rows; setting "share"
 consistency  ChallengerTrainer whose challenged rows are trained on the clean prediction (KL divergence) in place of the label
 
 Perturbation "attenuate": hidden patches and time steps keep half of their difference from the mean.
@@ -99,6 +100,31 @@ class RelDropTrainer(ChallengerTrainer):
         return challenger
 
 
+class _OppositeChallenger(Challenger):
+    settings: dict[str, float]
+
+    def _select(self, relevance: Tensor, maskable: Tensor, noise: Tensor, span: int, grid: Any) -> Tensor:
+        positive = relevance.clamp(min=0) * maskable
+        lacking = positive.amax(1, keepdim=True) - positive
+        number = torch.arange(len(relevance), device=relevance.device).unsqueeze(1)
+        share = self.settings["share"]
+        opposite = ((number + 1) * share).floor() > (number * share).floor()
+        return super()._select(torch.where(opposite, lacking, relevance), maskable, noise, span, grid)
+
+
+class OppositeTrainer(ChallengerTrainer):
+    """The relevant tokens are kept: in ``share`` of the challenged rows, what is hidden is what matters least."""
+
+    def __init__(self, *args: Any, settings: dict[str, float], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.settings = settings
+
+    def _challenger_for(self, model: Any, options: Any) -> Challenger:
+        challenger = super()._challenger_for(model, options)
+        challenger.__class__, challenger.settings = _OppositeChallenger, self.settings  # type: ignore[attr-defined]
+        return challenger
+
+
 class ConsistencyTrainer(ChallengerTrainer):
     """Challenged rows: KL divergence from the model's own clean prediction, which gets no gradient; clean rows: their labels.
 
@@ -169,11 +195,12 @@ class Controller(TrainerCallback):
             args.challenge_rate = min(self.highest, max(self.lowest, args.challenge_rate * factor))
 
 
-RIVALS = {"rdrop": RDropTrainer, "mixup": MixupTrainer, "reldrop": RelDropTrainer}
+RIVALS = {"rdrop": RDropTrainer, "mixup": MixupTrainer, "reldrop": RelDropTrainer, "opposite": OppositeTrainer}
 OWN_SETTINGS = {
     "rdrop": ("alpha",),
     "mixup": ("alpha",),
     "reldrop": ("alpha", "beta"),
+    "opposite": ("share",),
     "warm_up": ("warm_up",),
     "controller": ("keeps",),
 }
