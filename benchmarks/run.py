@@ -69,6 +69,7 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
         raise SystemExit("The runner has ended.")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
+    from diversity import diversity
     from methods import make_trainer, own_settings
     from sets import load
     from transformers import set_seed
@@ -125,6 +126,7 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
             metrics[part] = {"rows": len(labels), **measures(scores, labels)}
             if temperature is not None:
                 metrics[part] |= {f"{k}_scaled": v for k, v in measures(scores / temperature, labels).items()}
+        diverse = diversity(trainer.model, lambda: logits(next(iter(parts.values()))))
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     return {
         **cell,
@@ -141,6 +143,7 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,  # of the worker so far
         "temperature": temperature,
         "metrics": metrics,
+        "diversity": diverse,
         "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         "hardware": f"{platform.machine()}, {threads} thread(s), {os.cpu_count()} cores",
     }

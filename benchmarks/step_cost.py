@@ -272,15 +272,15 @@ def table(path: Path = RESULTS) -> str:
     """Ratios of time, one row a case; then all ways of training and memory, for the two cases that have them."""
     report = json.loads(path.read_text())
     results = {(r["case"], r["way"]): r for r in report["results"]}
-    lines = ["| model | rows × length | Trainer, s | " + " | ".join(IN_EVERY_CASE[1:]) + " |"]
-    lines.append("|" + "---|" * (len(IN_EVERY_CASE) + 2))
+    lines = ["| model | rows × length | repeats | Trainer, s | " + " | ".join(IN_EVERY_CASE[1:]) + " |"]
+    lines.append("|" + "---|" * (len(IN_EVERY_CASE) + 3))
     for case in [*FULL, *SHORT]:
         shown = [results.get((case, way)) for way in IN_EVERY_CASE[1:]]
         if shown[0] is None:
             continue
         model, _, shape = case.partition("-")
         lines.append(
-            f"| {model} | {shape.replace('x', ' × ')} | {shown[0]['trainer_seconds']:.3f} | "
+            f"| {model} | {shape.replace('x', ' × ')} | {len(shown[0]['ratios'])} | {shown[0]['trainer_seconds']:.3f} | "
             + " | ".join("" if r is None else _ratio(r) for r in shown)
             + " |"
         )
@@ -307,36 +307,29 @@ def profile_table(path: Path = RESULTS) -> str:
 
 
 def _ratio(r: dict[str, Any]) -> str:
-    return f"{r['ratio']:.2f} [{r['interval'][0]:.2f}, {r['interval'][1]:.2f}]"
+    return f"{r['ratio']:.2f} [{min(r['ratios']):.2f}, {max(r['ratios']):.2f}]"
 
 
 def picture(report: dict[str, Any], path: Path) -> None:
-    """Cost against the tokens of a batch, each point with its rows × length."""
+    """Cost of the default step in every case, by the number of tokens (time steps, pixels) in a batch."""
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7.2, 3.8), layout="constrained")
-    # mark, colour, shift of the points and place of their labels: models share some shapes
-    marks = {"mini": ("o", "#2166ac", 0.94, 7), "minilm": ("s", "#e08214", 1.0, -13), "base": ("^", "#1b7837", 1.06, -10)}
-    axes.axhline(4 / 3, color="0.5", linestyle="--", linewidth=1, label="the arithmetic, 1.33")
-    for model, (mark, colour, shift, above) in marks.items():
-        for r in report["results"]:
-            name, _, shape = r["case"].partition("-")
-            if name != model or r["way"] != "ChallengerTrainer":
-                continue
-            rows, length = map(int, shape.split("x"))
-            x = rows * length * shift * (0.85 if length == 512 else 1)
-            low, high = r["interval"]
-            axes.errorbar([x], [r["ratio"]], [[r["ratio"] - low], [high - r["ratio"]]], fmt=mark, color=colour, capsize=3)
-            left = model != "base"
-            place = {"textcoords": "offset points", "xytext": (-5 if left else 6, above), "fontsize": 7, "color": colour}
-            place["ha"] = "right" if left else "left"
-            axes.annotate(f"{rows}×{length}", (x, r["ratio"]), **place)
-        axes.plot([], [], mark, color=colour, label={"mini": "BERT-mini", "minilm": "MiniLM", "base": "BERT-base"}[model])
-    axes.set_xscale("log", base=2)
-    ticks = [128, 256, 512, 1024, 2048, 4096]
-    axes.set_xticks(ticks, [str(t) for t in ticks])
-    axes.set_xlim(90, 5200)
-    axes.set(xlabel="tokens in a batch (labels: rows × length)", ylabel="time of a step / Trainer's", ylim=(1, None))
+    def size(r: dict[str, Any]) -> int:
+        rows, length = map(int, r["case"].partition("-")[2].split("x"))
+        return rows * length
+
+    results = sorted((r for r in report["results"] if r["way"] == "ChallengerTrainer"), key=size)
+    figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
+    axes.axvline(4 / 3, color="0.5", linestyle="--", linewidth=1, label="the arithmetic, 1.33")
+    marks = {"mini": ("o", "#2166ac"), "minilm": ("s", "#e08214"), "base": ("^", "#1b7837")}
+    for place, r in enumerate(results):
+        mark, colour = marks.get(r["case"].partition("-")[0], ("D", "0.35"))
+        axes.plot([min(r["ratios"]), max(r["ratios"])], [place, place], color=colour, linewidth=1.5)
+        axes.plot([r["ratio"]], [place], mark, color=colour)
+    axes.set_yticks(range(len(results)), [r["case"].replace("-", "  ").replace("x", " × ") for r in results])
+    axes.set(
+        xlabel="time of a step / Trainer's: mean and range of the repeats", ylabel="model, rows × length", xlim=(1, None)
+    )
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=130)

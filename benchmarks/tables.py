@@ -108,9 +108,27 @@ def _interval(c: Comparison) -> str:
     return f"{c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"
 
 
+def diversity_table(runs: list[dict[str, Any]]) -> str:
+    """Effective rank of the last hidden features and mean absolute cosine between filters, one row a method."""
+    runs = [run for run in runs if run.get("diversity")]
+    sets = list(dict.fromkeys(run["set"] for run in runs))
+    head = " | ".join(f"{name}: effective rank | filter cosine" for name in sets)
+    lines = [f"| method | runs | {head} |", "|" + "---|" * (2 * len(sets) + 2)]
+    for method in dict.fromkeys(run["method"] for run in runs):
+        own = [run for run in runs if run["method"] == method]
+        cells = [method, str(len(own))]
+        for name in sets:
+            found = [run["diversity"] for run in own if run["set"] == name]
+            for key, digits in (("effective_rank", 1), ("filter_cosine", 3)):
+                cells.append(f"{sum(f[key] for f in found) / len(found):.{digits}f}" if found else "")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 # Tables that are made elsewhere: name → function of the folder of results.
 OTHERS: dict[str, Callable[[Path], str]] = {
     "step_cost": lambda results: step_cost.table(results / "step_cost.json"),
+    "images_diversity": lambda results: diversity_table(runs_of("images", results)),
     "step_cost_profile": lambda results: step_cost.profile_table(results / "step_cost.json"),
 }
 

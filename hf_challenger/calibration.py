@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -16,7 +17,7 @@ from torchmetrics.functional.classification import (
     multiclass_calibration_error,
 )
 
-from .errors import ChallengerError
+from .errors import ChallengerError, ChallengerWarning
 
 BINS = 15
 
@@ -26,7 +27,8 @@ class Bins:
     """Rows sorted into bins by confidence, the largest probability of a row. All in float64.
 
     Attributes:
-        edges: ``(bins + 1,)`` ascending; a bin holds its lower edge, and the last one its upper edge too.
+        edges: ``(bins + 1,)`` ascending; a bin holds its lower edge, and the last one its upper edge too. Edges of equal width
+            are float32's, as torchmetrics has them, so that diagram and ECE put a row into the same bin.
         count: ``(bins,)`` rows in each bin.
         confidence: ``(bins,)`` mean confidence, NaN in empty bins.
         accuracy: ``(bins,)`` share of right predictions, NaN in empty bins.
@@ -61,10 +63,14 @@ def reliability_bins(probabilities: Tensor, labels: Tensor, bins: int = BINS, eq
     probabilities, labels = checked(probabilities, labels, bins)
     confidence, prediction = probabilities.max(1)
     right = (prediction == labels).double()
-    edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=confidence.device)
     if equal_mass:
+        edges = torch.linspace(0, 1, bins + 1, dtype=torch.float64, device=confidence.device)
         edges = torch.cat([edges[:1], confidence.quantile(edges[1:-1]), edges[-1:]])
-    place = torch.bucketize(confidence, edges[1:-1], right=True)
+        place = torch.bucketize(confidence, edges[1:-1], right=True)
+    else:
+        narrow = torch.linspace(0, 1, bins + 1, device=confidence.device)
+        place = torch.bucketize(confidence.float(), narrow[1:-1], right=True)
+        edges = narrow.double()
     count = torch.zeros_like(edges[1:]).index_add(0, place, torch.ones_like(confidence))
     mean_confidence, accuracy = (torch.zeros_like(count).index_add(0, place, x) / count for x in (confidence, right))
     return Bins(edges, count, mean_confidence, accuracy)
@@ -193,6 +199,7 @@ def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
 
 def brier_score(probabilities: Tensor, labels: Tensor) -> float:
     """Brier's (1950) score, mean over rows of Σ_k (p_k - [k = label])², in [0, 2]."""
+    probabilities, labels = checked(probabilities, labels)
     return float((probabilities - F.one_hot(labels, probabilities.shape[1])).square().sum(1).mean())
 
 
@@ -203,8 +210,7 @@ def classification_metrics(logits: Tensor, labels: Tensor, bins: int = BINS) -> 
         logits: ``(rows, classes)``.
         labels: ``(rows,)`` classes.
     """
-    present = labels != -100
-    logits, labels = logits[present].double(), labels[present].long()
+    logits, labels = _labelled(logits, labels)
     probabilities = logits.softmax(1)
     return {
         "accuracy": float(multiclass_accuracy(probabilities, labels, logits.shape[1], average="micro")),
@@ -221,9 +227,13 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     Args:
         logits: ``(rows, classes)``.
-        labels: ``(rows,)`` classes.
+        labels: ``(rows,)`` classes; rows labelled -100 are left out.
+
+    Warns:
+        ChallengerWarning: at either end of that range, or where every row is right beyond doubt: the minimum is not among
+            these rows, so more of them are needed.
     """
-    logits, labels = logits.double(), labels.long()
+    logits, labels = _labelled(logits, labels)
 
     def nll(log_t: float) -> float:
         return negative_log_likelihood(logits / math.exp(log_t), labels)
@@ -232,4 +242,33 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     while high - low > 1e-6:
         left, right = high - ratio * (high - low), low + ratio * (high - low)
         low, high = (low, right) if nll(left) < nll(right) else (left, high)
-    return math.exp((low + high) / 2)
+    found = (low + high) / 2
+    if abs(found) > math.log(100) - 1e-3 or nll(found) < 1e-12:
+        warnings.warn(
+            f"No temperature fits these {len(labels)} rows: the best of those from .01 to 100 is {math.exp(found):.3g}, as all"
+            " rows are right, or no better than chance. Fit it on more held-out rows, ones that the model was not trained on.",
+            ChallengerWarning,
+            stacklevel=2,
+        )
+    return math.exp(found)
+
+
+def _labelled(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Float64 logits and labels of the rows that have one, or a :class:`ChallengerError` that says what is wrong with them."""
+    if logits.dim() != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1]:
+        raise ChallengerError(
+            f"Logits of shape (rows, classes) and labels of shape (rows,) are expected, with at least two classes; got"
+            f" {tuple(logits.shape)} and {tuple(labels.shape)}. Tasks with several labels a row are not covered."
+        )
+    present = labels != -100
+    if not present.any():
+        raise ChallengerError(f"None of the {len(labels)} rows has a label (-100 means none). Give rows with labels.")
+    logits, labels = logits[present].double(), labels[present].long()
+    if not logits.isfinite().all():
+        raise ChallengerError("The logits hold NaN or infinity: the model's training has diverged. Lower the learning rate.")
+    if ((labels < 0) | (labels >= logits.shape[1])).any():
+        raise ChallengerError(
+            f"Labels are expected in 0 to {logits.shape[1] - 1}, as there are {logits.shape[1]} logits a row; got"
+            f" {int(labels.min())} to {int(labels.max())}."
+        )
+    return logits, labels

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers.utils.logging import tqdm
 
 from .attribution.composites import COMPOSITES
 from .attribution.methods import METHODS
+from .attribution.state import attribution_state
 from .errors import ChallengerError, check_choice
 from .heatmap_html import html_page
 from .inputs.tokens import Tokens
@@ -73,7 +76,6 @@ def explain(model: nn.Module, tokenizer: Any, text: str, method: str = "lrp", co
     check_choice("composite", composite, COMPOSITES)
     if not text.strip():
         raise ChallengerError("The text is empty: there is nothing to explain. Give at least one word.")
-    model.eval()
     limit = _longest(model, tokenizer)
     fast = bool(getattr(tokenizer, "is_fast", False))
     encoded = tokenizer(text, return_tensors="pt", truncation=True, max_length=limit, return_offsets_mapping=fast)
@@ -81,9 +83,14 @@ def explain(model: nn.Module, tokenizer: Any, text: str, method: str = "lrp", co
     offsets = encoded.pop("offset_mapping")[0].tolist() if fast else None
     device = next(model.parameters()).device
     batch = {k: v.to(device) for k, v in encoded.items()}
-    with torch.no_grad():
+    with attribution_state(model), torch.no_grad():
         logits = logits_of(model(**batch), model)[0].float()
     relevance = METHODS[method](model, batch, None, composite)[0].float().sum(-1).tolist()
+    if not (logits.isfinite().all() and all(map(math.isfinite, relevance))):
+        raise ChallengerError(
+            f"The model's logits or their relevance are NaN or infinite for {text!r}: its training has diverged, or its weights"
+            " are damaged. Load another checkpoint."
+        )
     best = int(logits.argmax())
     config: Any = model.config
     problem = getattr(config, "problem_type", None)
@@ -144,7 +151,7 @@ def load(name: str) -> tuple[nn.Module, Any]:
     try:
         loaded, info = AutoModelForSequenceClassification.from_pretrained(name, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(name)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ChallengerError(
             f"No text classifier could be loaded from {name!r} ({reason}). Give the folder that trainer.save_model() wrote, with"
@@ -155,6 +162,12 @@ def load(name: str) -> tuple[nn.Module, Any]:
         raise ChallengerError(
             f"{name!r} holds no trained classification head (missing: {', '.join(missing[:3])}), so its answers would be random."
             " Fine-tune it first."
+        )
+    # Where the files are missing, transformers makes a tokenizer of special tokens only: every word would be unknown to it.
+    if len(tokenizer) <= len(tokenizer.all_special_ids) < (getattr(loaded.config, "vocab_size", None) or 0):
+        raise ChallengerError(
+            f"{name!r} holds no tokenizer, or an empty one of {len(tokenizer)} special tokens. Save it into the folder"
+            " (tokenizer.save_pretrained), or train with processing_class=tokenizer, which saves it with the model."
         )
     return loaded, tokenizer
 
@@ -174,7 +187,7 @@ def _texts(args: argparse.Namespace) -> list[str]:
     texts = list(args.text or [])
     if args.file is not None:
         try:
-            lines = Path(args.file).read_text(encoding="utf-8").splitlines()
+            lines = Path(args.file).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ChallengerError(
                 f"--file {args.file!r} cannot be read ({error}). One text a line is expected, in UTF-8."
@@ -207,6 +220,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_choice("--method", args.method, METHODS)
         check_choice("--composite", args.composite, COMPOSITES)
         texts = _texts(args)
+        if args.png and not args.png.lower().endswith((".png", ".pdf", ".svg")):
+            raise ChallengerError(f"--png {args.png!r} is expected to end with .png (or .pdf, .svg).")
         model, tokenizer = load(args.model)
         found = [explain(model, tokenizer, text, args.method, args.composite) for text in _with_progress(texts)]
         print("\n\n".join(in_terminal(e, sys.stdout.isatty()) for e in found))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from concurrent.futures import Future
 from typing import Any
@@ -38,10 +39,16 @@ def explain_failed_upload(trainer: Trainer, error: BaseException) -> None:
 
 def how_to_retry(trainer: Trainer) -> str:
     args = trainer.args
-    repository = trainer.hub_model_id or args.hub_model_id or "<user>/<name>"
+    command = ["hf", "upload", trainer.hub_model_id or args.hub_model_id or "USER/NAME", str(args.output_dir), "."]
+    command += ["--exclude", "_*"]
+    if args.hub_strategy != "all_checkpoints":
+        command += ["--exclude", "checkpoint-*"]
+    if args.hub_private_repo:
+        command.append("--private")  # the command makes a repository that is missing, and a public one unless told
+    if args.hub_revision:
+        command += ["--revision", args.hub_revision]
     return (
-        "To try again: trainer.push_to_hub(), or, without the trainer:"
-        f" hf upload {repository} {args.output_dir} . --exclude '_*' --exclude 'checkpoint-*'"
+        f"To try again: trainer.push_to_hub(), or, without the trainer: {shlex.join(command)}"
         " (if the Hub refused you: hf auth login, with a token that may write)."
     )
 

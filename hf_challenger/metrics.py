@@ -47,6 +47,8 @@ def scores(logits: Any, labels: Any) -> dict[str, float]:
     )
     if not single_label or not (labels != -100).any():
         return {}
+    if not np.isfinite(logits).all():  # a run that has diverged goes on, as with Trainer, and its metrics tell
+        return dict.fromkeys(("accuracy", "ece", "nll", "brier"), float("nan"))
     return classification_metrics(torch.as_tensor(logits).float(), torch.as_tensor(labels).reshape(-1))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from transformers import Trainer
 from transformers.modelcard import TASK_MAPPING, TrainingSummary
+from yaml import YAMLError
 
 from .calibration import BINS
 from .errors import ChallengerError
@@ -79,6 +80,7 @@ class Card:
         reliability_diagram: path of a picture, relative to the card.
         heat_maps: caption → path of a picture, relative to the card.
         versions: package → version.
+        temperature: what :func:`~hf_challenger.temperature.apply_temperature` folded into the model; None: nothing.
     """
 
     summary: TrainingSummary
@@ -91,6 +93,7 @@ class Card:
     reliability_diagram: str | None = None
     heat_maps: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    temperature: float | None = None
 
     def render(self) -> ModelCard:
         """The card, with its metadata."""
@@ -110,6 +113,7 @@ class Card:
             training_rows=self.training_rows,
             hyperparameters=self.summary.hyperparameters or {},
             versions=self.versions,
+            temperature=None if self.temperature is None else f"{self.temperature:.3g}",
         )
 
     def _metadata(self) -> ModelCardData:
@@ -172,7 +176,13 @@ def write_model_card(trainer: Trainer, told: dict[str, Any]) -> Path:
     told = dict(told)
     pictures = {name: told.pop(name, None) for name in ("reliability_diagram", "heat_maps")}
     baseline = told.pop("baseline", None)
-    existing = ModelCard.load(path).data if path.exists() else None
+    try:
+        existing = ModelCard.load(path).data if path.exists() else None
+    except (YAMLError, ValueError) as error:
+        raise ChallengerError(
+            f"{path} is there, but its metadata cannot be read ({str(error).splitlines()[0]}). Mend or move that file; it was"
+            " left as it is."
+        ) from error
     tags = [*_listed(told.pop("tags", None)), *_listed(existing.tags if existing else None), "hf-challenger"]
     if not hasattr(trainer.model, "config"):
         told.setdefault("finetuned_from", "")  # from_trainer would look for it in the config
@@ -189,6 +199,7 @@ def write_model_card(trainer: Trainer, told: dict[str, Any]) -> Path:
         compared(results, baseline),
         **placed(folder, **pictures),
         versions={"hf_challenger": __version__, "python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+        temperature=getattr(getattr(trainer.model, "config", None), "calibration_temperature", None),
     )
     folder.mkdir(parents=True, exist_ok=True)
     rendered = card.render()
@@ -231,7 +242,9 @@ def compared(results: dict[str, dict[str, float]], baseline: Mapping[str, Any] |
     if not baseline:
         return {}
     found = {
-        split: {m: float(baseline[f"{split}_{m}"]) for m in metrics if f"{split}_{m}" in baseline}
+        split: {
+            m: float(baseline[f"{split}_{m}"]) for m in metrics if isinstance(baseline.get(f"{split}_{m}"), (int, float))
+        }
         for split, metrics in results.items()
     }
     if not any(found.values()):

@@ -32,10 +32,15 @@ def apply_temperature(model: nn.Module, temperature: float, inputs: Mapping[str,
         ChallengerError: where T is no temperature, the model is a regression, or dividing one layer does not divide the logits
             (adapters on the last layer, two heads whose scores are averaged, weights that are used elsewhere too).
     """
-    if not (isinstance(temperature, (int, float)) and math.isfinite(temperature) and temperature > 0):
+    try:
+        known = not isinstance(temperature, (bool, str)) and 0 < float(temperature) < math.inf
+    except (TypeError, ValueError, RuntimeError):
+        known = False
+    if not known:
         raise ChallengerError(
             f"temperature={temperature!r} is not a finite number above 0. Use fit_temperature on validation logits."
         )
+    temperature = float(temperature)
     config: Any = getattr(model, "config", None)
     if getattr(config, "problem_type", None) == "regression":
         raise ChallengerError(
@@ -59,7 +64,7 @@ def apply_temperature(model: nn.Module, temperature: float, inputs: Mapping[str,
             )
         _divide(kept, temperature)
     if config is not None:
-        config.calibration_temperature = getattr(config, "calibration_temperature", 1.0) * float(temperature)
+        config.calibration_temperature = getattr(config, "calibration_temperature", 1.0) * temperature
 
 
 def _divide(parameters: list[tuple[Tensor, Tensor]], divisor: float) -> None:
@@ -99,4 +104,6 @@ def _dummy(model: nn.Module) -> dict[str, Any]:
     device = next(model.parameters()).device
     # One row, as decoder-only classifiers without a padding token refuse more; BART's reads its answer at the end token.
     end = getattr(getattr(model, "config", None), "eos_token_id", None)
-    return {"input_ids": torch.tensor([[4, 5, 6, *([end] if isinstance(end, int) else [])]], device=device)}
+    vocabulary = getattr(getattr(model, "config", None), "vocab_size", None) or 7
+    some = [i % vocabulary for i in (4, 5, 6)]
+    return {"input_ids": torch.tensor([[*some, *([end] if isinstance(end, int) else [])]], device=device)}

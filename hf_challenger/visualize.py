@@ -179,7 +179,7 @@ def _draw_texts(rows: Sequence[_Text]) -> Any:
         left, right = x - 0.4 * piece.starts, x + len(piece.text) + 0.4 * piece.ends
         axes.add_patch(Rectangle((left, top + 0.03), right - left, line - 0.06, linewidth=0.5, **look))
         if not piece.hidden:
-            colour = "white" if piece.shade < -0.6 else INK  # white letters where the ground is dark
+            colour = "white" if piece.shade < -0.8 else INK  # whichever stands out more
             font: dict[str, Any] = {"family": "DejaVu Sans Mono", "fontsize": 8.6, "parse_math": False}
             place = x + len(piece.text) / 2, top + line / 2
             axes.text(*place, piece.text, color=colour, va="center", ha="center", **font)

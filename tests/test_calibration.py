@@ -20,6 +20,7 @@ from hf_challenger.calibration import (
     maximum_calibration_error,
     reliability_bins,
 )
+from hf_challenger.errors import ChallengerWarning
 
 
 def predictions(seed, rows=700, classes=6, sharpness=2.5):
@@ -236,3 +237,50 @@ def test_bad_bins_and_levels_are_refused():
         reliability_bins(probabilities, labels, 0)
     with pytest.raises(ChallengerError, match="level=95"):
         confidence_interval(expected_calibration_error, probabilities, labels, level=95)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("bins", [10, 14, 15, 20])
+def test_bins_and_ece_agree_on_every_edge(bins, dtype):
+    """Vote shares k/n lie on edges, where float32 and float64 round to different sides."""
+    for n in range(2, 21):
+        confidence = torch.arange((n + 1) // 2, n + 1, dtype=dtype) / n
+        probabilities = torch.stack([confidence, 1 - confidence], 1)
+        labels = torch.arange(len(confidence)) % 2
+        assert reliability_bins(probabilities, labels, bins).error == pytest.approx(
+            expected_calibration_error(probabilities, labels, bins), abs=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "words"),
+    [
+        (torch.full((3, 2), torch.nan), torch.tensor([0, 1, 0]), "NaN"),
+        (torch.tensor([[torch.inf, 0.0]]), torch.tensor([0]), "infinity"),
+        (torch.zeros(2, 2), torch.tensor([-100, -100]), "None of the 2 rows"),
+        (torch.zeros(0, 2), torch.zeros(0).long(), "None of the 0 rows"),
+        (torch.zeros(2, 1), torch.tensor([0, 0]), "at least two classes"),
+        (torch.zeros(2, 2), torch.tensor([0, 2]), "0 to 1"),
+        (torch.zeros(2, 2), torch.tensor([[0, 1], [1, 1]]), "several labels"),
+    ],
+)
+@pytest.mark.parametrize("metric", [fit_temperature, classification_metrics])
+def test_bad_logits_are_refused(metric, logits, labels, words):
+    with pytest.raises(ChallengerError, match=words):
+        metric(logits, labels)
+
+
+def test_brier_score_refuses_logits_and_missing_labels():
+    with pytest.raises(ChallengerError, match="softmax"):
+        brier_score(torch.tensor([[4.0, -1.0]]), torch.tensor([0]))
+    with pytest.raises(ChallengerError, match="-100"):
+        brier_score(torch.tensor([[0.5, 0.5]]), torch.tensor([-100]))
+
+
+def test_a_temperature_that_the_rows_do_not_tell_is_said():
+    with pytest.warns(ChallengerWarning, match="No temperature fits"):
+        fit_temperature(torch.eye(3) * 3, torch.arange(3))  # all right: ever sharper is ever better
+    with pytest.warns(ChallengerWarning, match="No temperature fits"):
+        assert fit_temperature(torch.eye(2) * 3, torch.tensor([1, 0])) == pytest.approx(100, rel=1e-3)  # all wrong
+    skipped = fit_temperature(torch.tensor([[3.0, 0], [2, 0], [3, 0], [9, 0]]), torch.tensor([0, 0, 1, -100]))
+    assert skipped == pytest.approx(fit_temperature(torch.tensor([[3.0, 0], [2, 0], [3, 0]]), torch.tensor([0, 0, 1])))

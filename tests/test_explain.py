@@ -130,6 +130,7 @@ def test_long_work_shows_a_bar_on_a_terminal(shown, saved, tmp_path, monkeypatch
         (["MODEL", "--text", "w1", "--composite", "mine"], "--composite='mine' is unknown.*'attnlrp'"),
         (["MODEL", "--text", "w1", "--method", "captum_lrp"], "captum's LRP needs float inputs"),
         (["no/such/model", "--text", "w1"], "No text classifier could be loaded from 'no/such/model'"),
+        (["MODEL", "--text", "w1", "--png", "picture.xyz"], "expected to end with .png"),
         (["MODEL", "--text", "w1", "--html", "/no/such/folder/x.html"], "cannot be written"),
     ],
 )
@@ -143,6 +144,36 @@ def test_a_model_without_a_trained_head_is_refused(tmp_path):
     tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(SystemExit, match=r"no trained classification head .*classifier"):
         main([str(tmp_path), "--text", "w1"])
+
+
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+    tiny_bert().save_pretrained(tmp_path)
+    with pytest.raises(SystemExit, match=r"holds no tokenizer, or an empty one"):
+        main([str(tmp_path), "--text", "w1"])
+
+
+def test_damaged_weights_are_told_from_a_reason(saved, tmp_path):
+    shutil.copytree(saved, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    with pytest.raises(SystemExit, match="No text classifier could be loaded"):
+        main([str(tmp_path / "cut"), "--text", "w1"])
+    model = tiny_bert()
+    model.classifier.weight.data.fill_(float("nan"))
+    with pytest.raises(ChallengerError, match="NaN or infinite for 'w1 w2'"):
+        explain(model, tiny_tokenizer(), "w1 w2")
+
+
+def test_a_model_that_trains_goes_on_training():
+    model = tiny_bert().train()
+    explain(model, tiny_tokenizer(), "w1 w2")
+    assert all(module.training for module in model.modules())
+
+
+def test_a_byte_order_mark_is_no_word(saved, tmp_path, capsys):
+    (tmp_path / "texts.txt").write_text("w1 w2\n", encoding="utf-8-sig")
+    main([saved, "--file", str(tmp_path / "texts.txt")])
+    assert "\ufeff" not in capsys.readouterr().out
 
 
 def test_it_runs_as_a_module(saved, monkeypatch, capsys):

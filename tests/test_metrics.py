@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,13 @@ def test_ignored_rows_are_left_out() -> None:
 
 def test_models_with_more_outputs_than_logits() -> None:
     assert scores((LOGITS, np.zeros((20, 7))), (LABELS,)) == scores(LOGITS, LABELS)
+
+
+def test_a_run_that_has_diverged_goes_on_and_its_metrics_tell(trainer: Any) -> None:
+    run = trainer()
+    run.model.classifier.weight.data.fill_(float("nan"))
+    metrics = run.evaluate()
+    assert all(math.isnan(metrics[f"eval_{name}"]) for name in ("loss", "accuracy", "ece", "nll", "brier"))
 
 
 def test_users_values_win() -> None:

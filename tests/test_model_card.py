@@ -1,6 +1,7 @@
 """The model card: what it says, that its metadata parses, and that the trainer's own facts get into it."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -120,7 +121,7 @@ def test_card_of_a_run_tells_its_results_options_and_versions(trainer: Any) -> N
         "- optimizer steps: 2",
     ):
         assert words in card.text
-    for words in (f"- torch {torch.__version__}", "arXiv:2205.15094", "arXiv:2402.05602", "our own reading", "{{AttnLRP}}"):
+    for words in (f"- torch {torch.__version__}", "arXiv:2205.15094", "arXiv:2402.05602", "our own reading", "{{AttnLRP}:"):
         assert words in card.text
     assert "not trained yet" not in card.text
     assert str(run.args.output_dir) not in str(card)
@@ -145,6 +146,33 @@ def test_tags_of_an_existing_card_stay(trainer: Any) -> None:
     Path(run.args.output_dir, "README.md").write_text("---\ntags: [older]\n---\n# Mine\n")
     run.create_model_card()
     assert {"older", "hf-challenger"} <= set(read(run).data.tags)
+
+
+def test_a_card_that_cannot_be_read_stays_as_it_is(trainer: Any) -> None:
+    run = trainer()
+    path = Path(run.args.output_dir, "README.md")
+    path.write_text("---\ntags: [broken\n---\n# Mine\n")
+    with pytest.raises(ChallengerError, match="its metadata cannot be read"):
+        run.create_model_card()
+    assert path.read_text().endswith("# Mine\n")
+
+
+def test_a_temperature_is_told(trainer: Any) -> None:
+    run = trainer()
+    run.create_model_card()
+    assert "logits are divided" not in read(run).text
+    run.model.config.calibration_temperature = 2.5
+    run.create_model_card()
+    assert "logits are divided by 2.5" in read(run).text
+
+
+def test_braces_of_the_citations_balance(trainer: Any) -> None:
+    run = trainer()
+    run.create_model_card()
+    entries = re.findall(r"^@\w+\{.*?^\}", read(run).text, re.S | re.M)
+    assert len(entries) == 2
+    for entry in entries:
+        assert entry.count("{") == entry.count("}")
 
 
 def test_pictures_are_copied_beside_the_card(trainer: Any, tmp_path: Path) -> None:

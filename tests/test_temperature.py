@@ -151,7 +151,7 @@ def test_models_whose_logits_would_not_follow_are_refused_and_stay_as_they_were(
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
-@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf"), "2"])
+@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf"), "2", True, None])
 def test_bad_temperatures_are_refused(temperature):
     with pytest.raises(ChallengerError, match="fit_temperature"):
         apply_temperature(tiny_bert(), temperature)

@@ -33,6 +33,7 @@ EXPERIMENT = {
         "warm": {"kind": "warm_up", "warm_up": 0.5, **CHALLENGER},
         "controlled": {"kind": "controller", "keeps": 0.8, "challenge_softening": 0.0, **CHALLENGER},
         "consistent": {"kind": "consistency", **CHALLENGER},
+        "opposite": {"kind": "opposite", "share": 0.5, **CHALLENGER},
         "longer": {"kind": "plain", "longer": 2},
     },
 }
@@ -178,3 +179,12 @@ def test_only_shared_cells_are_compared():
 def test_every_quoted_table_is_what_the_committed_runs_say():
     for page in tables.pages():
         assert tables.written(page.read_text()) == page.read_text(), f"run `make tables`: {page.name}"
+
+
+def test_diversity_is_averaged_by_method_and_set():
+    rows = [
+        {"method": m, "set": s, "diversity": {"effective_rank": r, "filter_cosine": 0.25}}
+        for m, s, r in (("plain", "a", 2.0), ("plain", "a", 4.0), ("plain", "b", 7.0), ("ours", "a", 9.0))
+    ]
+    shown = tables.diversity_table([*rows, {"method": "plain", "set": "a"}]).splitlines()
+    assert shown[2:] == ["| plain | 3 | 3.0 | 0.250 | 7.0 | 0.250 |", "| ours | 1 | 9.0 | 0.250 |  |  |"]

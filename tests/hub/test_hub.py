@@ -14,6 +14,8 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from local_hub import LocalHub, Repository, card_errors
 from safetensors.torch import load as load_safetensors
 
+from hf_challenger.hub import how_to_retry
+
 TESTS = Path(__file__).parents[1]
 MODEL = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "training_args.bin"}
 
@@ -169,6 +171,12 @@ def test_without_a_network_the_model_is_saved_and_the_error_tells_how_to_upload_
     assert note.startswith(f"The model is saved in {run.args.output_dir!r}.")
     assert f"hf upload me/mine {run.args.output_dir}" in note
     assert Path(run.args.output_dir, "model.safetensors").is_file()
+
+
+def test_the_command_to_retry_makes_nothing_public_and_can_be_pasted(trainer: Any) -> None:
+    run = trainer(hub_model_id="me/mine", hub_private_repo=True, hub_revision="dev", hub_strategy="all_checkpoints")
+    run.args.output_dir = "my out"
+    assert "hf upload me/mine 'my out' . --exclude '_*' --private --revision dev (" in how_to_retry(run)
 
 
 @pytest.mark.parametrize(
