@@ -10,6 +10,7 @@ odd_epochs   ChallengerTrainer that challenges in every second epoch only (AD-DR
 warm_up      ChallengerTrainer that begins to challenge after a share of the steps; setting "warm_up"
 controller   ChallengerTrainer whose rate follows the gold probability of challenged rows; setting "keeps"
 opposite     ChallengerTrainer that hides units in proportion to their lack of relevance, in a share of the rows; setting "share"
+weights      ChallengerTrainer with hard labels, whose challenged rows weigh the share of relevance that is left to them
 consistency  ChallengerTrainer whose challenged rows are trained on the clean prediction (KL divergence) in place of the label
 
 Perturbation "attenuate": hidden patches and time steps keep half of their difference from the mean.
@@ -125,6 +126,22 @@ class OppositeTrainer(ChallengerTrainer):
         return challenger
 
 
+class _WeightingChallenger(Challenger):
+    def _mix(self, *parts: Any) -> Any:
+        mixed = super()._mix(*parts)
+        mixed.weights = mixed.weights * (1 - mixed.removed)
+        return mixed
+
+
+class WeightsTrainer(ChallengerTrainer):
+    """A row that lost its evidence teaches less, in place of being taught to be unsure; use it with softening 0."""
+
+    def _challenger_for(self, model: Any, options: Any) -> Challenger:
+        challenger = super()._challenger_for(model, options)
+        challenger.__class__ = _WeightingChallenger
+        return challenger
+
+
 class ConsistencyTrainer(ChallengerTrainer):
     """Challenged rows: KL divergence from the model's own clean prediction, which gets no gradient; clean rows: their labels.
 
@@ -218,8 +235,8 @@ def make_trainer(kind: str, settings: dict[str, Any], **parts: Any) -> Trainer:
         return Trainer(**parts, compute_metrics=calibration)
     if kind == "challenger":
         return ChallengerTrainer(**parts)
-    if kind == "consistency":
-        return ConsistencyTrainer(**parts)
+    if kind in ("consistency", "weights"):
+        return {"consistency": ConsistencyTrainer, "weights": WeightsTrainer}[kind](**parts)
     if kind in RIVALS:
         return RIVALS[kind](**parts, settings=settings)
     share = parts["args"].challenge_share
@@ -230,6 +247,6 @@ def make_trainer(kind: str, settings: dict[str, Any], **parts: Any) -> Trainer:
     }
     if kind not in callbacks:
         raise SystemExit(
-            f"Unknown kind of method {kind!r}; known: plain, challenger, consistency, {', '.join([*RIVALS, *callbacks])}."
+            f"Unknown kind of method {kind!r}; known: plain, challenger, weights, consistency, {', '.join([*RIVALS, *callbacks])}."
         )
     return ChallengerTrainer(**parts, callbacks=[callbacks[kind]()])
