@@ -138,6 +138,10 @@ def checked(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> tuple[Te
             f"Probabilities of shape (rows, classes) and labels of shape (rows,) are expected, with at least one row and two"
             f" classes; got {tuple(probabilities.shape)} and {tuple(labels.shape)}."
         )
+    if labels.is_floating_point() or labels.is_complex():  # .long() would cut 0.7 to class 0
+        raise ChallengerError(
+            f"Labels are expected as whole numbers, the classes; got {labels.dtype}. If they are classes: labels.long()."
+        )
     probabilities, labels, classes = probabilities.double(), labels.long(), probabilities.shape[1]
     sums = probabilities.sum(1)
     if not (probabilities.isfinite().all() and (probabilities >= 0).all() and ((sums - 1).abs() < 1e-2).all()):

@@ -283,6 +283,10 @@ def _place(folder: Path, picture: Any, stem: str, argument: str) -> str:
         place = folder / PICTURES / f"{stem}.png"
         picture.savefig(place, bbox_inches="tight", dpi=150)
         return place.relative_to(folder).as_posix()
+    if not isinstance(picture, (str, os.PathLike)):
+        raise ChallengerError(
+            f"{argument} holds a {type(picture).__name__}; expected a matplotlib figure, or the path of a picture."
+        )
     source = Path(picture)
     if source.suffix.lower() not in SHOWN_BY_MARKDOWN or not source.is_file():
         what = "is no file" if not source.is_file() else f"is not one of {', '.join(SHOWN_BY_MARKDOWN)}"

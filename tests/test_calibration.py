@@ -233,6 +233,8 @@ def test_bad_predictions_are_refused_with_the_way_out(probabilities, labels, wor
 
 def test_bad_bins_and_levels_are_refused():
     probabilities, labels = torch.tensor([[0.5, 0.5]]), torch.tensor([0])
+    with pytest.raises(ChallengerError, match=r"the classes; got torch\.float32"):
+        expected_calibration_error(torch.tensor([[0.5, 0.5]]), torch.tensor([0.7]))
     with pytest.raises(ChallengerError, match="bins=0"):
         reliability_bins(probabilities, labels, 0)
     with pytest.raises(ChallengerError, match="level=95"):

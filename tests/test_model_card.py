@@ -285,6 +285,7 @@ def test_the_sentence_follows_the_options(options: dict[str, Any], words: str) -
     [
         ({"baseline": {"test_ece": 0.1}}, "baseline holds test_ece, but the card reports eval_accuracy, eval_ece"),
         ({"heat_maps": "map.png"}, r"Did you mean heat_maps=\[…\]\?"),
+        ({"reliability_diagram": 3.5}, "reliability_diagram holds a float; expected a matplotlib figure"),
         ({"heat_maps": ["absent.png"]}, "heat_maps: 'absent.png' is no file. Pass a matplotlib figure"),
         ({"reliability_diagram": __file__}, "is not one of .png"),
     ],
