@@ -16,7 +16,7 @@ from .attribution.targets import named_target
 from .checks import check_classes, check_inputs, is_sharded
 from .confidence import ConfidenceGate, NoRowPasses
 from .errors import ChallengerError
-from .inputs import units_for
+from .inputs import defaults_of, units_for
 from .keyed_random import Draw, keyed_uniform
 from .losses import IGNORED, row_losses
 from .options import ChallengeOptions
@@ -100,8 +100,10 @@ class Challenger:
         self.seed = seed
         self.sharded = is_sharded(model)
         self.units = units_for(model, processing_class, self.options.challenge_units, self.options.challenge_unit_size)
-        softening = self.options.challenge_softening
-        self.softening = getattr(self.units, "softening", 1.0) if softening is None else softening
+        rate, softening = self.options.challenge_rate, self.options.challenge_softening
+        usual_rate, usual_softening = defaults_of(self.units)
+        self.rate = usual_rate if rate is None else rate
+        self.softening = usual_softening if softening is None else softening
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
 
     def challenge(
@@ -187,7 +189,7 @@ class Challenger:
         return select(
             relevance,
             maskable,
-            options.challenge_rate,
+            self.rate,
             options.challenge_selection,
             noise,
             span,

@@ -19,7 +19,7 @@ from yaml import YAMLError
 
 from .calibration import BINS
 from .errors import ChallengerError
-from .inputs import BY_INPUT
+from .inputs import ADAPTERS, BY_INPUT, defaults_of
 from .inputs.names import main_input_of
 from .options import ChallengeOptions
 from .version import __version__
@@ -72,7 +72,7 @@ class Card:
     Attributes:
         summary: transformers' own account of the run: name, base model, data set, hyperparameters.
         options: how it was challenged.
-        units: what was hidden, in the plural ("tokens").
+        units: the adapter's name, as ``challenge_units`` takes it.
         steps: optimizer steps so far.
         training_rows: size of the training set, None if unknown.
         results: split → metric → value, as ``evaluate()`` logged them.
@@ -192,7 +192,7 @@ def write_model_card(trainer: Trainer, told: dict[str, Any]) -> Path:
     card = Card(
         summary,
         options := ChallengeOptions.of(trainer.args),
-        UNITS.get(_units_name(trainer.model, options), "units"),
+        _units_name(trainer.model, options),
         trainer.state.global_step,
         len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else None,  # type: ignore[arg-type]
         results,
@@ -313,9 +313,12 @@ def _units_name(model: Any, options: ChallengeOptions) -> str:
 # --- words and tables ---------------------------------------------------------------------------------------------------
 
 
-def how_it_was_challenged(options: ChallengeOptions, units: str) -> str:
+def how_it_was_challenged(options: ChallengeOptions, adapter: str) -> str:
     """One sentence."""
-    o = options
+    o, units = options, UNITS.get(adapter, "units")
+    usual_rate, usual_softening = defaults_of(ADAPTERS.get(adapter))
+    rate = usual_rate if o.challenge_rate is None else o.challenge_rate
+    softens = usual_softening if o.challenge_softening is None else o.challenge_softening
     if o.challenge_share == 0:
         return "It was not challenged: with `challenge_share` 0 this is plain `Trainer`."
     who = "LRP" if o.challenge_attribution == "lrp" else f"`{o.challenge_attribution}`"
@@ -327,7 +330,6 @@ def how_it_was_challenged(options: ChallengeOptions, units: str) -> str:
     copies = "took the place of the clean ones" if o.challenge_mix == "replace" else "joined the clean ones"
     # The labels are not at hand here, and a config need not say what kind they are.
     softening = ", their targets softened by the share of relevance that was hidden (if a row has one class)"
-    softens = o.challenge_softening if o.challenge_softening is not None else not units.startswith("windows")
     softer = softening if softens else ""
     target = TARGETS.get(o.challenge_target, f"the target `{o.challenge_target}`")
     drawn = DRAWN.get(o.challenge_selection, f"chosen by `{o.challenge_selection}`")
@@ -338,7 +340,7 @@ def how_it_was_challenged(options: ChallengeOptions, units: str) -> str:
     )
     return (
         f"In each training step about {o.challenge_share:.0%} of the rows{sure} were challenged: the relevance of their {units} for"
-        f" {target} was computed by {who}{rules}, {o.challenge_rate:.0%} of a row's {units},"
+        f" {target} was computed by {who}{rules}, {rate:.0%} of a row's {units},"
         f" {drawn}, were {hidden}, and the challenged rows {copies} in the batch{softer}."
     )
 

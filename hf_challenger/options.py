@@ -29,9 +29,12 @@ class ChallengeOptions:
         default=0.5,
         metadata={"help": "Share p of the rows that are challenged, in [0, 1]. 0 is plain Trainer, bit for bit."},
     )
-    challenge_rate: float = field(
-        default=0.25,
-        metadata={"help": "Share of a row's maskable units that is hidden, in (0, 1]; at least one, never all."},
+    challenge_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of a row's maskable units that is hidden, in (0, 1]; at least one, never all. Not set: 0.25 for tokens"
+            " and patches, 0.1 for series and audio."
+        },
     )
     challenge_weight: float | None = field(
         default=None,
@@ -100,7 +103,7 @@ class ChallengeOptions:
         default=None,
         metadata={
             "help": "How much certainty a challenged row's target gives up, times the share of positive relevance that was"
-            " hidden, in [0, 1]. 0 keeps hard labels. Not set: 1 for tokens and patches, 0 for series and audio. Single-label"
+            " hidden, in [0, 1]. 0 keeps hard labels. Not set: 1 for tokens and patches, 0.5 for series and audio. Single-label"
             " classification only."
         },
     )
@@ -129,7 +132,8 @@ class ChallengeOptions:
     def validate(self) -> None:
         """Raise :class:`ChallengerError` at the first option that is out of range or unknown."""
         self._check_range("challenge_share", low_open=False)
-        self._check_range("challenge_rate", low_open=True)
+        if self.challenge_rate is not None:
+            self._check_range("challenge_rate", low_open=True)
         if self.challenge_softening is not None:
             self._check_range("challenge_softening", low_open=False)
         self._check_range("challenge_threshold", low_open=False)

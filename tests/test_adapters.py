@@ -76,6 +76,19 @@ def test_sizes_are_whole_numbers(name, value):
         ChallengeOptions(**{name: value}).validate()
 
 
+@pytest.mark.parametrize(
+    ("units", "rate", "softening"),
+    [("series", 0.1, 0.5), ("series_channels_first", 0.1, 0.5), ("patches", 0.25, 1.0), ("columns", 0.25, 1.0)],
+)
+def test_each_kind_of_input_has_its_defaults_and_options_come_first(monkeypatch, units, rate, softening):
+    monkeypatch.setitem(ADAPTERS, "columns", Columns)
+    model = OfTables()
+    usual = Challenger(model, ChallengeOptions(challenge_units=units))
+    told = Challenger(model, ChallengeOptions(challenge_units=units, challenge_rate=0.7, challenge_softening=0.0))
+    assert (usual.rate, usual.softening) == (rate, softening)
+    assert (told.rate, told.softening) == (0.7, 0.0)
+
+
 def test_an_adapter_of_ones_own_serves_a_plain_module_that_returns_a_dict():
     register_units("columns", Columns)
     try:

@@ -110,7 +110,7 @@ def test_card_of_a_run_tells_its_results_options_and_versions(trainer: Any) -> N
     rows = rows_of(card)
     assert rows["metric"] == ["eval, challenged", "eval, plain `Trainer`"]
     assert rows["ECE ↓"] == [f"{found['eval_ece']:.4f}", "0.2500"]
-    assert rows["`challenge_rate`"] == ["0.3", "0.25"]
+    assert rows["`challenge_rate`"] == ["0.3", "not set"]
     assert rows["`challenge_weight`"] == ["not set", "not set"]
     assert set(ChallengeOptions.__dataclass_fields__) <= {name.strip("`") for name in rows}
     for words in (
@@ -278,6 +278,13 @@ def test_an_adapters_card_keeps_what_peft_wrote(trainer: Any) -> None:
 )
 def test_the_sentence_follows_the_options(options: dict[str, Any], words: str) -> None:
     assert words in how_it_was_challenged(ChallengeOptions(**options), "tokens")
+
+
+def test_the_sentence_tells_the_defaults_of_the_kind_of_input() -> None:
+    sentence = how_it_was_challenged(ChallengeOptions(), "series")
+    assert "10% of a row's blocks of time steps" in sentence
+    assert "their targets softened" in sentence
+    assert "their targets softened" not in how_it_was_challenged(ChallengeOptions(challenge_softening=0), "series")
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ __all__ = [
     "SeriesChannelsFirst",
     "Tokens",
     "Units",
+    "defaults_of",
     "register_units",
     "units_for",
 ]
@@ -36,7 +37,9 @@ class Units(Protocol):
         key: the batch's tensor that is attributed; the model's ``main_input_name``.
         perturbations: names of the ways to hide a unit, see :mod:`hf_challenger.perturbation`; the first is the default.
         span: units that are hidden side by side, by default.
-        softening: how much certainty a challenged row's target gives up, by default; 1 if an adapter has no such attribute.
+
+    What suits a kind of input is told by two more attributes, both optional (:func:`defaults_of`): ``rate``, the share of units
+    that is hidden, and ``softening``, the certainty that a challenged row's target gives up.
 
     The grid of units has one axis (tokens, time) or several (patches).
     """
@@ -80,6 +83,15 @@ BY_INPUT = {
     "input_values": "audio",
     "input_features": "audio",
 }
+
+
+# Chosen on development sets: benchmarks/README.md.
+RATE, SOFTENING = 0.25, 1.0
+
+
+def defaults_of(units: Any) -> tuple[float, float]:
+    """(rate, softening) where options leave them unset, of an adapter or of what makes it."""
+    return getattr(units, "rate", RATE), getattr(units, "softening", SOFTENING)
 
 
 def register_units(name: str, factory: Factory, main_input: str | None = None) -> None:

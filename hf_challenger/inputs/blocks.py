@@ -29,7 +29,6 @@ class Blocks:
 
     perturbations: tuple[str, ...] = ("mean", "zero", "noise", "swap")
     span = 1
-    softening = 1.0
     what = "input"
 
     def __init__(self, model: nn.Module, processing_class: Any = None, unit_size: int | None = None) -> None:

@@ -28,7 +28,6 @@ class Tokens:
     key = "input_ids"
     attention_key = "attention_mask"
     span = 1
-    softening = 1.0
 
     def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
         self.knows_special = tokenizer is not None and hasattr(tokenizer, "all_special_ids")
