@@ -62,17 +62,19 @@ def paired(
         pair = scores[method][key], scores[other][key]
         by_set[key[0]][key[3]].append(pair)  # a seed's draws of one set belong together
         by_cell[key[:3]].append(pair[0] - pair[1])
-    rng = np.random.default_rng(0)
-    means = [_of_set(seeds) for seeds in by_set.values()]
-    draws = np.array([_drawn(list(by_set.values()), rng) for _ in range(DRAWS)])
+    # One row a seed: both methods' scores, averaged over the sizes and models of that draw.
+    seeds_of = [np.array([np.mean(pairs, axis=0) for pairs in seeds.values()]) for seeds in by_set.values()]
+    means = [seeds.mean(axis=0) for seeds in seeds_of]
+    draws = _drawn(seeds_of, np.random.default_rng(0))
     difference = draws[:, 0] - draws[:, 1]
-    change = difference / draws[:, 1]
+    with np.errstate(divide="ignore", invalid="ignore"):  # a set without a single error has no relative change
+        change = difference / draws[:, 1]
     mine, theirs = np.mean(means, axis=0)
     sides = [_side(np.array(differences)) * (-1 if lower else 1) for differences in by_cell.values()]
     return Comparison(
         float(mine - theirs),
         *(float(x) for x in np.percentile(difference, [2.5, 97.5])),
-        float((mine - theirs) / theirs),
+        float((mine - theirs) / theirs) if theirs else float("nan"),
         *(float(x) for x in np.percentile(change, [2.5, 97.5])),
         sides.count(1),
         sides.count(0),
@@ -82,17 +84,15 @@ def paired(
     )
 
 
-def _of_set(seeds: dict[Any, list[tuple[float, float]]]) -> np.ndarray:
-    return np.mean([np.mean(pairs, axis=0) for pairs in seeds.values()], axis=0)
-
-
-def _drawn(sets: list[dict[Any, list[tuple[float, float]]]], rng: np.random.Generator) -> np.ndarray:
-    """Means of both methods over sets, and seeds within them, drawn with replacement."""
-    means = []
-    for number in rng.integers(len(sets), size=len(sets)):
-        seeds = [np.mean(pairs, axis=0) for pairs in sets[number].values()]
-        means.append(np.mean([seeds[i] for i in rng.integers(len(seeds), size=len(seeds))], axis=0))
-    return np.mean(means, axis=0)
+def _drawn(seeds_of: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """``(DRAWS, 2)``: means of both methods over sets, and seeds within them, drawn with replacement."""
+    sets = len(seeds_of)
+    number = rng.integers(sets, size=(DRAWS, sets))
+    means = np.empty((DRAWS, sets, 2))
+    for n, seeds in enumerate(seeds_of):
+        chosen = number == n
+        means[chosen] = seeds[rng.integers(len(seeds), size=(chosen.sum(), len(seeds)))].mean(axis=1)
+    return means.mean(axis=1)
 
 
 # Student's t at 97.5 %, for 1, 2, … degrees of freedom.
