@@ -46,6 +46,8 @@ def cells(experiment: dict[str, Any]) -> list[dict[str, Any]]:
 def fingerprint(experiment: dict[str, Any], cell: dict[str, Any]) -> str:
     """Of everything that determines a run: a result whose settings have changed since is not a result."""
     shared = {k: experiment.get(k) for k in PROTOCOL}
+    if cell["settings"].get("calibrate"):
+        shared["calibrations"] = experiment["calibrations"]
     return hashlib.sha256(json.dumps([shared, cell], sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -82,7 +84,8 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
     task = load(cell["model"], Path(data_dir), cell["set"], cell["size"], cell["seed"], report)
     set_seed(cell["seed"])
     model, tokenizer = task.build()
-    settings = {k: v for k, v in cell["settings"].items() if k not in ("kind", "longer", "seeds")}
+    settings = {k: v for k, v in cell["settings"].items() if k not in ("kind", "longer", "seeds", "calibrate")}
+    calibrations = experiment["calibrations"] if cell["settings"].get("calibrate") else {}
     own, settings = own_settings(cell["settings"]["kind"], settings)
     with tempfile.TemporaryDirectory() as folder:
         config = ChallengerConfig(
@@ -96,7 +99,8 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
             log_level="error",
             dataloader_drop_last=len(task.train) >= 16,  # BatchNorm cannot train on a last row that is alone
             label_names=[task.label_name],
-            **{**experiment["training"], **settings},
+            # The challenge in training, by itself, for any kind of input; a temperature is fitted apart ("calibrate").
+            **{"challenge_share": 0.5, "challenge_temperature": False, **experiment["training"], **settings},
         )
         trainer = make_trainer(
             cell["settings"]["kind"], own, model=model, args=config, processing_class=tokenizer, train_dataset=task.train
@@ -119,6 +123,9 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
             return torch.as_tensor(scores), torch.as_tensor(prediction.label_ids)
 
         temperature = None if task.held_out is None else fit_temperature(*logits(task.held_out))
+        calibrated = {
+            name: {"temperature": temperature_of(trainer, task, options)} for name, options in calibrations.items()
+        }
         metrics = {}
         parts = {"development": task.development} if report == "development" else task.test
         for part, rows in parts.items():
@@ -126,6 +133,8 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
             metrics[part] = {"rows": len(labels), **measures(scores, labels)}
             if temperature is not None:
                 metrics[part] |= {f"{k}_scaled": v for k, v in measures(scores / temperature, labels).items()}
+            for found in calibrated.values():
+                found.setdefault("metrics", {})[part] = measures(scores / found["temperature"], labels)
         diverse = diversity(trainer.model, lambda: logits(next(iter(parts.values()))))
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     return {
@@ -143,10 +152,35 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,  # of the worker so far
         "temperature": temperature,
         "metrics": metrics,
+        "calibrated": calibrated,
         "diversity": diverse,
         "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         "hardware": f"{platform.machine()}, {threads} thread(s), {os.cpu_count()} cores",
     }
+
+
+def temperature_of(trainer: Any, task: Any, options: dict[str, Any]) -> float:
+    """A temperature fitted on challenged training rows; 1 where none fits them."""
+    import warnings
+
+    from hf_challenger.challenged_temperature import challenged_temperature
+    from hf_challenger.errors import ChallengerWarning
+
+    options = dict(options)
+    given = {k: options.pop(k) for k in ("rate", "selection") if k in options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ChallengerWarning)
+        try:
+            return challenged_temperature(
+                trainer.model,
+                trainer.get_test_dataloader(task.train),
+                type("Options", (), options),
+                trainer.processing_class,
+                task.label_name,
+                **given,
+            )
+        except ChallengerWarning:
+            return 1.0
 
 
 def _printer() -> Any:

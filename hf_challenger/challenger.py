@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from .attribution.targets import named_target
 from .checks import check_classes, check_inputs, is_sharded
 from .confidence import ConfidenceGate, NoRowPasses
 from .errors import ChallengerError
-from .inputs import defaults_of, units_for
+from .inputs import DEFAULTS, units_for
 from .keyed_random import Draw, keyed_uniform
 from .losses import IGNORED, row_losses
 from .options import ChallengeOptions
@@ -80,7 +80,8 @@ class Challenger:
 
     Args:
         model: the classifier, unwrapped (not the DDP wrapper).
-        options: a :class:`~.options.ChallengeOptions` or a ``ChallengerConfig``; None: all defaults.
+        options: a :class:`~.options.ChallengeOptions` or a ``ChallengerConfig``; None: all defaults, but half of the rows for
+            any kind of input.
         processing_class: the tokenizer, which tells the special tokens and the mask token.
         seed: of all random choices.
 
@@ -96,14 +97,15 @@ class Challenger:
 
     def __init__(self, model: nn.Module, options: Any = None, processing_class: Any = None, seed: int = 0) -> None:
         self.model = model
-        self.options = ChallengeOptions.of(options)
+        requested = ChallengeOptions.of(options)
+        self.units = units_for(model, processing_class, requested.challenge_units, requested.challenge_unit_size)
+        if requested.challenge_share is None:  # whoever calls challenge() wants rows challenged, texts too
+            requested = replace(requested, challenge_share=DEFAULTS["share"])
+        self.options = requested.resolved(self.units)
+        share, rate, softening = (getattr(self.options, f"challenge_{name}") for name in ("share", "rate", "softening"))
+        self.share, self.rate, self.softening = float(share), float(rate), float(softening)
         self.seed = seed
         self.sharded = is_sharded(model)
-        self.units = units_for(model, processing_class, self.options.challenge_units, self.options.challenge_unit_size)
-        rate, softening = self.options.challenge_rate, self.options.challenge_softening
-        usual_rate, usual_softening = defaults_of(self.units)
-        self.rate = usual_rate if rate is None else rate
-        self.softening = usual_softening if softening is None else softening
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
 
     def challenge(
@@ -119,7 +121,7 @@ class Challenger:
                 the same masks then come out however the rows are spread.
             model: called in place of the model given at the start (a wrapper with the same parameters).
         """
-        options, units = self.options, self.units
+        units = self.units
         if units.key not in inputs:
             raise ChallengerError(
                 f"The batch holds {', '.join(inputs) or 'nothing'}, but the challenge needs {units.key!r}, the main input of"
@@ -132,7 +134,7 @@ class Challenger:
         positions = torch.arange(first_row, first_row + rows)
         # On the CPU, so that the number of chosen rows is known without waiting for the device.
         offset = keyed_uniform(self.seed, ROWS, step)
-        chosen = choose_rows(positions, options.challenge_share, offset).nonzero().squeeze(1)
+        chosen = choose_rows(positions, self.share, offset).nonzero().squeeze(1)
         index = chosen.to(device)
         may_hide = units.maskable(inputs)
         hidden = _Hidden(

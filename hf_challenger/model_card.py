@@ -18,8 +18,9 @@ from transformers.modelcard import TASK_MAPPING, TrainingSummary
 from yaml import YAMLError
 
 from .calibration import BINS
+from .challenged_temperature import HIDDEN_SHARE
 from .errors import ChallengerError
-from .inputs import ADAPTERS, BY_INPUT, defaults_of
+from .inputs import ADAPTERS, BY_INPUT
 from .inputs.names import main_input_of
 from .options import ChallengeOptions
 from .version import __version__
@@ -102,8 +103,9 @@ class Card:
             template_path=str(TEMPLATE),
             title=self.summary.model_name,
             origin=self._origin(),
-            challenged=self.options.challenge_share > 0,
-            how=how_it_was_challenged(self.options, self.units),
+            challenged=self.options.resolved(ADAPTERS.get(self.units)).challenge_share != 0,
+            how=how_it_was_challenged(self.options, self.units)
+            + how_it_was_calibrated(self.options, self.units, self.temperature),
             options_table=options_table(self.options),
             results_table=results_table(self.results, self.baseline),
             has_baseline=any(self.baseline.values()),
@@ -315,12 +317,9 @@ def _units_name(model: Any, options: ChallengeOptions) -> str:
 
 def how_it_was_challenged(options: ChallengeOptions, adapter: str) -> str:
     """One sentence."""
-    o, units = options, UNITS.get(adapter, "units")
-    usual_rate, usual_softening = defaults_of(ADAPTERS.get(adapter))
-    rate = usual_rate if o.challenge_rate is None else o.challenge_rate
-    softens = usual_softening if o.challenge_softening is None else o.challenge_softening
+    o, units = options.resolved(ADAPTERS.get(adapter)), UNITS.get(adapter, "units")
     if o.challenge_share == 0:
-        return "It was not challenged: with `challenge_share` 0 this is plain `Trainer`."
+        return "It was not challenged in training: with `challenge_share` 0 that is plain `Trainer`'s."
     who = "LRP" if o.challenge_attribution == "lrp" else f"`{o.challenge_attribution}`"
     rules = f" (rules: `{_shown(o.challenge_composite)}`)" if o.challenge_attribution == "lrp" else ""
     perturbation = o.challenge_perturbation
@@ -330,7 +329,7 @@ def how_it_was_challenged(options: ChallengeOptions, adapter: str) -> str:
     copies = "took the place of the clean ones" if o.challenge_mix == "replace" else "joined the clean ones"
     # The labels are not at hand here, and a config need not say what kind they are.
     softening = ", their targets softened by the share of relevance that was hidden (if a row has one class)"
-    softer = softening if softens else ""
+    softer = softening if o.challenge_softening else ""
     target = TARGETS.get(o.challenge_target, f"the target `{o.challenge_target}`")
     drawn = DRAWN.get(o.challenge_selection, f"chosen by `{o.challenge_selection}`")
     sure = (
@@ -340,8 +339,19 @@ def how_it_was_challenged(options: ChallengeOptions, adapter: str) -> str:
     )
     return (
         f"In each training step about {o.challenge_share:.0%} of the rows{sure} were challenged: the relevance of their {units} for"
-        f" {target} was computed by {who}{rules}, {rate:.0%} of a row's {units},"
+        f" {target} was computed by {who}{rules}, {o.challenge_rate:.0%} of a row's {units},"
         f" {drawn}, were {hidden}, and the challenged rows {copies} in the batch{softer}."
+    )
+
+
+def how_it_was_calibrated(options: ChallengeOptions, adapter: str, temperature: float | None) -> str:
+    """One sentence more, if a temperature that was fitted on challenged rows is in the model."""
+    if temperature is None or not options.resolved(ADAPTERS.get(adapter)).challenge_temperature:
+        return ""
+    return (
+        f" After training, {HIDDEN_SHARE:.0%} of the {UNITS.get(adapter, 'units')} of training rows were hidden, drawn in proportion to"
+        " their relevance; the temperature that fits the model's scores for what was left was folded into its last layer. No"
+        " held-out labels were used."
     )
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from .attribution.composites import COMPOSITES, Composite
 from .attribution.methods import METHODS
 from .attribution.targets import TARGETS
 from .errors import ChallengerError, check_choice
-from .inputs import ADAPTERS
+from .inputs import ADAPTERS, defaults_of
 from .perturbation import PERTURBATIONS
 from .selection import SELECTIONS
 
@@ -25,9 +25,12 @@ def _choices(what: str, names: Any) -> str:
 class ChallengeOptions:
     """What a challenge is made of. The same fields, with the same names, are flags of :class:`ChallengerConfig`."""
 
-    challenge_share: float = field(
-        default=0.5,
-        metadata={"help": "Share p of the rows that are challenged, in [0, 1]. 0 is plain Trainer, bit for bit."},
+    challenge_share: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share p of the rows that are challenged in training, in [0, 1]. 0 is plain Trainer, bit for bit. Not set: 0.5"
+            " for series, images and audio; 0 for tokens, where challenge_temperature does the work."
+        },
     )
     challenge_rate: float | None = field(
         default=None,
@@ -121,6 +124,14 @@ class ChallengeOptions:
             " passed over. 1: no limit."
         },
     )
+    challenge_temperature: bool | None = field(
+        default=None,
+        metadata={
+            "help": "After training, fit a temperature on challenged training rows and fold it into the last layer: confidences"
+            " change, predicted classes do not. Not set: yes for tokens, unless challenge_share is set; no for all else."
+            " Single-label classification only."
+        },
+    )
 
     @classmethod
     def of(cls, args: Any) -> ChallengeOptions:
@@ -131,7 +142,8 @@ class ChallengeOptions:
 
     def validate(self) -> None:
         """Raise :class:`ChallengerError` at the first option that is out of range or unknown."""
-        self._check_range("challenge_share", low_open=False)
+        if self.challenge_share is not None:
+            self._check_range("challenge_share", low_open=False)
         if self.challenge_rate is not None:
             self._check_range("challenge_rate", low_open=True)
         if self.challenge_softening is not None:
@@ -148,6 +160,10 @@ class ChallengeOptions:
         check_choice("challenge_perturbation", self.challenge_perturbation, ("auto", *PERTURBATIONS))
         check_choice("challenge_units", self.challenge_units, ("auto", *ADAPTERS))
         check_choice("challenge_mix", self.challenge_mix, MIXES)
+        if self.challenge_temperature not in (None, True, False):
+            raise ChallengerError(
+                f"challenge_temperature={self.challenge_temperature!r} is neither True nor False nor None."
+            )
         for name in ("challenge_unit_size", "challenge_span"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
@@ -164,12 +180,24 @@ class ChallengeOptions:
         if not number or value > 1 or value < 0 or (low_open and value == 0):
             raise ChallengerError(f"{name}={value!r} is outside {'(' if low_open else '['}0, 1].")
 
+    def resolved(self, units: Any) -> ChallengeOptions:
+        """These options with what suits an adapter (or what makes it) wherever they are not set."""
+        usual = defaults_of(units)
+        if self.challenge_share is not None:
+            usual["temperature"] = False  # plain Trainer, or a challenge in training, was asked for
+        named = {f"challenge_{name}": value for name, value in usual.items()}
+        return replace(self, **{name: value for name, value in named.items() if getattr(self, name) is None})
+
     def row_weights(self) -> tuple[float, float]:
         """Weights (clean, challenged) of a row's loss: see ``challenge_weight``."""
         p, weight = self.challenge_share, self.challenge_weight
         if self.challenge_mix == "append":
             weight = 0.5 if weight is None else weight
             return 1 - weight, weight
+        if p is None:
+            raise ChallengerError(
+                "challenge_share is not set. Call resolved() first: what it comes to depends on the input."
+            )
         if weight is None or p in (0, 1):
             return 1.0, 1.0
         return (1 - weight) / (1 - p), weight / p

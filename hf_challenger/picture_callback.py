@@ -19,7 +19,6 @@ from .challenger import Challenger
 from .checks import is_sharded
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning
 from .metrics import CalibrationMetrics
-from .options import ChallengeOptions
 
 if TYPE_CHECKING:
     from .trainer import ChallengerTrainer
@@ -91,8 +90,12 @@ class PictureCallback(TrainerCallback):
     def _before_and_after(self) -> Any:
         trainer = self.trainer
         model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-        options = ChallengeOptions.of(trainer.args)
-        if not self.rows or not options.challenge_share or not hasattr(trainer.train_dataset, "__getitem__"):
+        options = trainer._resolved(model)
+        if (
+            not self.rows
+            or not (options.challenge_share or options.challenge_temperature)
+            or not hasattr(trainer.train_dataset, "__getitem__")
+        ):
             return None
         if is_sharded(model):  # relevance would need all processes
             return None

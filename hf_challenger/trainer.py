@@ -6,36 +6,50 @@ import inspect
 import os
 import tempfile
 import warnings
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
+from .challenged_temperature import challenged_temperature
 from .challenger import ChallengedBatch, Challenger
-from .checks import refuse_bad_loss, refuse_unsupported
+from .checks import is_sharded, refuse_bad_loss, refuse_unsupported
 from .config import LOWER_IS_BETTER
 from .errors import ChallengerError, ChallengerWarning
 from .hub import explain_failed_upload, warn_of_failed_uploads
+from .inputs import factory_for
 from .losses import IGNORED, check_labels, problem_type_of
 from .metrics import CalibrationMetrics, Kept, with_logits
 from .model_card import write_model_card
 from .options import ChallengeOptions
 from .outputs import logits_of
+from .temperature import apply_temperature
 
 # Heads whose own loss is a plain mean over the batch's labels, whatever num_items_in_batch says.
 MEAN_LOSS_HEADS = ("ForSequenceClassification", "ForImageClassification", "ForAudioClassification", "ForClassification")
+
+CALIBRATION_ROWS = 1000  # training rows at most on which a temperature is fitted: one number needs no more
 
 # What is summed over steps and processes between two logs.
 COUNTERS = ("rows", "chosen", "removed", "clean_loss", "clean", "challenged_loss", "without_units", "not_finite")
 
 
+class _SeveralClasses(Exception):
+    """Rows of several classes, or of numbers: a temperature is for one class a row."""
+
+
 class ChallengerTrainer(Trainer):
     """A drop-in ``Trainer`` for classifiers, after *CHALLENGER* (Tomani & Cremers, arXiv 2205.15094), in our own reading.
 
-    In each training step a share of the rows is challenged: relevance is computed by LRP at the token embeddings, some of
-    the most relevant tokens are hidden, and the model is trained on the mix of clean and challenged rows, in one forward
-    pass. Evaluation and prediction are those of ``Trainer``; ``evaluate()`` also reports accuracy, ece, nll and brier.
+    A challenge hides the units of a row (tokens, time steps, patches) on which, by LRP, the model's score for its class rests.
+    In training (``challenge_share``) a share of the rows is challenged, and the model learns from the mix of clean and
+    challenged rows, in one forward pass. After training (``challenge_temperature``) challenged training rows tell how sure
+    the model should be, and a temperature is folded into its last layer. Which of the two is on by default depends on the
+    kind of input: texts get the second, all else the first. Evaluation and prediction are those of ``Trainer``; ``evaluate()``
+    also reports accuracy, ece, nll and brier.
 
     Args:
         args: a :class:`~hf_challenger.ChallengerConfig`, or plain ``TrainingArguments`` (default challenge).
@@ -56,6 +70,7 @@ class ChallengerTrainer(Trainer):
         self._warned_not_finite = False
         self._told_users_loss = False
         self._told_card: dict[str, Any] = {}
+        self._temperature: tuple[nn.Module, float, Any] | None = None  # what takes back the one that was folded in
         preprocess = self.preprocess_logits_for_metrics
         kept = preprocess is not None
         if preprocess is not None:
@@ -91,6 +106,75 @@ class ChallengerTrainer(Trainer):
 
     # --- training -----------------------------------------------------------------------------------------------------
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As ``Trainer.train``; then, with ``challenge_temperature``, confidences are calibrated on challenged training rows.
+
+        Checkpoints hold the model as it was trained. What is saved or pushed after this call is calibrated.
+        """
+        if self._temperature is not None:  # training goes on from the model as it was trained
+            apply_temperature(*self._temperature)
+            self._temperature = None
+        output = super().train(*args, **kwargs)
+        if self.model is not None and self._resolved(self.model).challenge_temperature:
+            temperature = self._calibrate()
+            if temperature is not None:
+                output.metrics["challenge_temperature"] = temperature
+        return output
+
+    def _calibrate(self) -> float | None:
+        """Fit a temperature on challenged training rows and fold it into the model; None, and a warning, where none fits.
+
+        Hours of training may lie behind, so whatever is wrong ends in a warning, and the model stays as it was trained.
+        """
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        first: dict[str, Any] = {}
+
+        def batches() -> Iterator[dict[str, Any]]:
+            for batch in self.get_test_dataloader(self._rows_to_calibrate_on()):
+                inputs = dict(batch)
+                labels = inputs.pop(self._label_name(inputs))
+                first.update({} if first else inputs)
+                if labels.is_floating_point():
+                    raise _SeveralClasses
+                yield {**inputs, "labels": labels.reshape(-1)}
+
+        try:
+            refuse_unsupported(self.model_wrapped, self.args.n_gpu)
+            if is_sharded(model):
+                raise ChallengerError("Its parameters are spread over processes.")
+            with self.compute_loss_context_manager(), warnings.catch_warnings():
+                warnings.simplefilter("error", ChallengerWarning)
+                temperature = challenged_temperature(
+                    model,
+                    batches(),
+                    self.args,
+                    self._processing_class(),
+                    seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+                    process=(self.accelerator.process_index, self.accelerator.num_processes),
+                    gather=self.accelerator.gather_for_metrics,
+                )
+            apply_temperature(model, temperature, first)
+        except _SeveralClasses:
+            return None
+        except (ChallengerError, ChallengerWarning) as error:
+            warnings.warn(
+                f"The model is as it was trained, without a temperature from challenged training rows: {error} Set"
+                " challenge_temperature=False to do without it.",
+                ChallengerWarning,
+                stacklevel=3,
+            )
+            return None
+        self._temperature = (model, 1 / temperature, first)
+        return temperature
+
+    def _rows_to_calibrate_on(self) -> Any:
+        """Training rows, spread over the data set; of a stream the first ones."""
+        data: Any = self.train_dataset
+        if not hasattr(data, "__len__"):
+            return list(islice(data, CALIBRATION_ROWS))
+        rows = range(0, len(data), -(-len(data) // CALIBRATION_ROWS))
+        return data.select(rows) if hasattr(data, "select") else torch.utils.data.Subset(data, rows)
+
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._labels_in_step = self._count_labels(batches, device)
@@ -110,7 +194,7 @@ class ChallengerTrainer(Trainer):
             num_items = None if self._head_takes_the_mean(model) else num_items_in_batch
             return super().compute_loss(model, inputs, return_outputs, num_items)
         first_row = self._first_row()
-        options = ChallengeOptions.of(self.args)
+        options = self._resolved(model)
         if options.challenge_share == 0:
             return self._plain_loss(model, inputs, return_outputs, num_items_in_batch)
 
@@ -179,6 +263,14 @@ class ChallengerTrainer(Trainer):
         if self.args.average_tokens_across_devices and num_items is not None:
             loss = loss * self.accelerator.num_processes  # as Trainer does
         return loss
+
+    def _resolved(self, model: nn.Module) -> ChallengeOptions:
+        """The options as they are now, with what suits the kind of input."""
+        options = ChallengeOptions.of(self.args)
+        if options.challenge_share == 0 and not options.challenge_temperature:
+            return options  # plain Trainer, whatever the model
+        bare = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        return options.resolved(factory_for(bare, options.challenge_units))
 
     def _challenger_for(self, model: nn.Module, options: ChallengeOptions) -> Challenger:
         """Built at the first challenge, and anew when options change (a search, a callback) or the model does."""

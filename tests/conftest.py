@@ -43,7 +43,8 @@ def config(tmp_path: Path) -> Callable[..., ChallengerConfig]:
             "disable_tqdm": True,
         }
         if issubclass(cls, ChallengerConfig):
-            defaults["challenge_threshold"] = 0.0  # tiny models that train for two steps are never sure of anything
+            # Tiny models that train for two steps are never sure of anything; texts are challenged only where that is asked for.
+            defaults |= {"challenge_threshold": 0.0, "challenge_share": 0.5, "challenge_temperature": False}
         return cls(**{**defaults, **options})
 
     return make

@@ -39,7 +39,7 @@ def golden_card() -> Card:
     )
     return Card(
         summary,
-        ChallengeOptions(challenge_rate=0.2, challenge_selection="top"),
+        ChallengeOptions(challenge_share=0.5, challenge_rate=0.2, challenge_selection="top"),
         "tokens",
         steps=285,
         training_rows=300,
@@ -198,7 +198,7 @@ def test_a_card_without_pictures_and_results_claims_none(trainer: Any) -> None:
     for words in (
         "**It has not been trained yet.**",
         "not called before",
-        "with `challenge_share` 0 this is plain",
+        "with `challenge_share` 0 that is plain",
         "not named",
     ):
         assert words in card.text
@@ -277,7 +277,7 @@ def test_an_adapters_card_keeps_what_peft_wrote(trainer: Any) -> None:
     ],
 )
 def test_the_sentence_follows_the_options(options: dict[str, Any], words: str) -> None:
-    assert words in how_it_was_challenged(ChallengeOptions(**options), "tokens")
+    assert words in how_it_was_challenged(ChallengeOptions(challenge_share=0.5, **options), "tokens")
 
 
 def test_the_sentence_tells_the_defaults_of_the_kind_of_input() -> None:

@@ -29,12 +29,13 @@ def logged(trainer: Any, name: str) -> list[float]:
 # --- the swap ---------------------------------------------------------------------------------------------------------
 
 
-def test_swap_with_plain_training_arguments_challenges_by_default(trainer: Make, config: Make) -> None:
+def test_swap_with_plain_training_arguments_takes_the_defaults_of_the_input(trainer: Make, config: Make) -> None:
     run = trainer(args=config(cls=TrainingArguments, max_steps=3))
-    run.train()
+    output = run.train()
     assert len(logged(run, "loss")) == 3
     assert isinstance(run.options, ChallengeOptions)
-    assert len(logged(run, "challenged_share")) == 3  # 0 so far: an untrained model is sure of nothing
+    assert not logged(run, "challenged_share")  # texts are not challenged in training,
+    assert output.metrics["challenge_temperature"] > 0  # but after it
 
 
 def test_logged_losses_are_the_mean_of_clean_and_challenged_rows(trainer: Make) -> None:

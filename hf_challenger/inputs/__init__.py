@@ -25,6 +25,7 @@ __all__ = [
     "Tokens",
     "Units",
     "defaults_of",
+    "factory_for",
     "register_units",
     "units_for",
 ]
@@ -38,8 +39,8 @@ class Units(Protocol):
         perturbations: names of the ways to hide a unit, see :mod:`hf_challenger.perturbation`; the first is the default.
         span: units that are hidden side by side, by default.
 
-    What suits a kind of input is told by two more attributes, both optional (:func:`defaults_of`): ``rate``, the share of units
-    that is hidden, and ``softening``, the certainty that a challenged row's target gives up.
+    What suits a kind of input is told by further attributes, all optional (:data:`DEFAULTS`): ``share``, ``rate``, ``softening``
+    and ``temperature``, which stand in for the options of those names where they are not set.
 
     The grid of units has one axis (tokens, time) or several (patches).
     """
@@ -59,17 +60,8 @@ class Units(Protocol):
 Factory = Callable[[nn.Module, Any, "int | None"], Units]
 
 
-def _tokens(model: nn.Module, processing_class: Any, unit_size: int | None) -> Tokens:
-    if unit_size is not None:
-        raise ChallengerError(
-            f"challenge_unit_size={unit_size} is for series, images and audio: the unit of text is a token. Leave it unset; to"
-            " hide neighbouring tokens together set challenge_span."
-        )
-    return Tokens(model, processing_class)
-
-
 ADAPTERS: dict[str, Factory] = {
-    "tokens": _tokens,
+    "tokens": Tokens,
     "series": Series,
     "series_channels_first": SeriesChannelsFirst,
     "patches": Patches,
@@ -86,12 +78,12 @@ BY_INPUT = {
 
 
 # Chosen on development sets: benchmarks/README.md.
-RATE, SOFTENING = 0.25, 1.0
+DEFAULTS: dict[str, Any] = {"share": 0.5, "rate": 0.25, "softening": 1.0, "temperature": False}
 
 
-def defaults_of(units: Any) -> tuple[float, float]:
-    """(rate, softening) where options leave them unset, of an adapter or of what makes it."""
-    return getattr(units, "rate", RATE), getattr(units, "softening", SOFTENING)
+def defaults_of(units: Any) -> dict[str, Any]:
+    """What options that are not set come to, for an adapter or what makes it: share, rate, softening, temperature."""
+    return {name: getattr(units, name, usual) for name, usual in DEFAULTS.items()}
 
 
 def register_units(name: str, factory: Factory, main_input: str | None = None) -> None:
@@ -110,8 +102,8 @@ def register_units(name: str, factory: Factory, main_input: str | None = None) -
         BY_INPUT[main_input] = name
 
 
-def units_for(model: nn.Module, processing_class: Any = None, name: str = "auto", unit_size: int | None = None) -> Units:
-    """The adapter of that name; ``auto`` is told by the model's main input."""
+def factory_for(model: nn.Module, name: str = "auto") -> Factory:
+    """What makes the adapter of that name; ``auto`` is told by the model's main input."""
     if name == "auto":
         main = main_input_of(model)
         if main not in BY_INPUT:
@@ -122,4 +114,9 @@ def units_for(model: nn.Module, processing_class: Any = None, name: str = "auto"
             )
         name = BY_INPUT[main]
     check_choice("challenge_units", name, ("auto", *ADAPTERS))
-    return ADAPTERS[name](model, processing_class, unit_size)
+    return ADAPTERS[name]
+
+
+def units_for(model: nn.Module, processing_class: Any = None, name: str = "auto", unit_size: int | None = None) -> Units:
+    """The adapter of that name for that model."""
+    return factory_for(model, name)(model, processing_class, unit_size)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ChallengerWarning
+from ..errors import ChallengerError, ChallengerWarning
 
 
 class Tokens:
@@ -28,8 +28,15 @@ class Tokens:
     key = "input_ids"
     attention_key = "attention_mask"
     span = 1
+    # On small sets of texts every way to train on hidden tokens cost accuracy; a temperature from challenged rows costs none.
+    share, temperature = 0.0, True
 
-    def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Any = None, unit_size: int | None = None) -> None:
+        if unit_size is not None:
+            raise ChallengerError(
+                f"challenge_unit_size={unit_size} is for series, images and audio: the unit of text is a token. Leave it unset;"
+                " to hide neighbouring tokens together set challenge_span."
+            )
         self.knows_special = tokenizer is not None and hasattr(tokenizer, "all_special_ids")
         config: Any = getattr(model, "config", None)
         text_config = config.get_text_config() if hasattr(config, "get_text_config") else config

@@ -82,8 +82,9 @@ def train(
         processing_class=tiny_tokenizer(),
         callbacks=[seen],
     )
-    trainer.train()
+    output = trainer.train()
     return {
+        "temperature": output.metrics.get("challenge_temperature"),
         "processes": trainer.accelerator.num_processes,
         "metrics": trainer.evaluate(),
         "masks": trainer._challenger.masks if trainer._challenger is not None else [],

@@ -24,6 +24,10 @@ PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "challenged": ({"options": CHALLENGED | BY_8}, {"options": CHALLENGED | BY_16}),
     "accumulated": ({"options": CHALLENGED | TWICE_4}, {"options": CHALLENGED | BY_16}),
     "plain": ({"options": {"challenge_share": 0.0} | BY_8}, {"options": {"challenge_share": 0.0} | BY_16}),
+    "plain_calibrated": (
+        {"options": {"challenge_temperature": True, "challenge_share": 0.0, "per_device_eval_batch_size": 4} | BY_8},
+        {"options": {"challenge_temperature": True, "challenge_share": 0.0, "per_device_eval_batch_size": 8} | BY_16},
+    ),
     "plain_accumulated": ({"options": {"challenge_share": 0.0} | TWICE_4}, {"options": {"challenge_share": 0.0} | BY_16}),
     "appended": (
         {"options": CHALLENGED | BY_8 | {"challenge_mix": "append"}},
@@ -70,6 +74,10 @@ def test_two_processes_are_one(both_ranks: list[dict[str, Any]], tmp_path: Path,
         assert torch.equal(a, b)  # in sync
         assert float((a - c).norm() / c.norm()) < 1e-6  # and what one process computes
     assert all(torch.equal(a, b) for a, b in zip(first["weights"], second["weights"], strict=True))
+    assert first["temperature"] == second["temperature"]
+    assert (one["temperature"] is not None) == (name == "plain_calibrated")
+    if one["temperature"] is not None:
+        assert first["temperature"] == pytest.approx(one["temperature"], rel=1e-6)
     assert sorted(first["masks"] + second["masks"]) == sorted(one["masks"])
     assert any(any(mask) for _, _, mask in one["masks"]) != name.startswith("plain")
     for a, b in zip(first["logs"], one["logs"], strict=True):
