@@ -77,6 +77,7 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
     from transformers import set_seed
 
     from hf_challenger import ChallengerConfig
+    from hf_challenger.attribution.state import attribution_state
     from hf_challenger.calibration import adaptive_calibration_error, classification_metrics, fit_temperature
 
     torch.set_num_threads(threads)
@@ -106,6 +107,8 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
             cell["settings"]["kind"], own, model=model, args=config, processing_class=tokenizer, train_dataset=task.train
         )
         trainer.remove_callback(_printer())
+        with attribution_state(trainer.model):  # random numbers as they were: the same training with it and without
+            accuracy = foretold(trainer, task) if calibrations else None
         began, began_cpu = time.perf_counter(), time.process_time()
         trainer.train()
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
@@ -124,7 +127,7 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
 
         temperature = None if task.held_out is None else fit_temperature(*logits(task.held_out))
         calibrated = {
-            name: {"temperature": temperature_of(trainer, task, options)} for name, options in calibrations.items()
+            name: {"temperature": temperature_of(trainer, task, accuracy, options)} for name, options in calibrations.items()
         }
         metrics = {}
         parts = {"development": task.development} if report == "development" else task.test
@@ -152,6 +155,7 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,  # of the worker so far
         "temperature": temperature,
         "metrics": metrics,
+        "expected_accuracy": accuracy,
         "calibrated": calibrated,
         "diversity": diverse,
         "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
@@ -159,7 +163,16 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
     }
 
 
-def temperature_of(trainer: Any, task: Any, options: dict[str, Any]) -> float:
+def foretold(trainer: Any, task: Any) -> float:
+    """The accuracy that is expected of the model on new rows, before it is trained."""
+    from hf_challenger.expected_accuracy import expected_accuracy
+    from hf_challenger.inputs import Tokens
+
+    attended = Tokens(trainer.model, trainer.processing_class).attended
+    return expected_accuracy(trainer.model, rows_of(trainer, task), attended)
+
+
+def temperature_of(trainer: Any, task: Any, accuracy: float, options: dict[str, Any]) -> float:
     """A temperature fitted on challenged training rows; 1 where none fits them."""
     import warnings
 
@@ -167,20 +180,27 @@ def temperature_of(trainer: Any, task: Any, options: dict[str, Any]) -> float:
     from hf_challenger.errors import ChallengerWarning
 
     options = dict(options)
-    given = {k: options.pop(k) for k in ("rate", "selection") if k in options}
+    given = {k: options.pop(k) for k in ("selection", "smallest") if k in options}
     with warnings.catch_warnings():
         warnings.simplefilter("error", ChallengerWarning)
         try:
             return challenged_temperature(
                 trainer.model,
-                trainer.get_test_dataloader(task.train),
+                rows_of(trainer, task),
+                accuracy,
                 type("Options", (), options),
                 trainer.processing_class,
-                task.label_name,
+                seed=trainer.args.seed,
                 **given,
             )
         except ChallengerWarning:
             return 1.0
+
+
+def rows_of(trainer: Any, task: Any) -> Any:
+    """Batches of the training rows, with their label under the name that the temperature expects."""
+    for batch in trainer.get_test_dataloader(task.train):
+        yield {"labels" if k == task.label_name else k: v for k, v in batch.items()}
 
 
 def _printer() -> Any:

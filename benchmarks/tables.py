@@ -49,9 +49,8 @@ def score(metric: str, part: str = "") -> Callable[[dict[str, Any]], float]:
 
 def table(runs: list[dict[str, Any]], baseline: str = "plain", part: str = "") -> str:
     """One row a method: means over sets, and paired differences from the baseline with 95 % intervals."""
-    methods = list(dict.fromkeys(run["method"] for run in runs))
-    shown = methods + ([f"{baseline}, temperature scaled"] if _scaled(runs, baseline) else [])
-    runs = runs + _scaled(runs, baseline)
+    runs = [*runs, *_scaled(runs, baseline), *_calibrated(runs)]
+    shown = list(dict.fromkeys(run["method"] for run in runs))
     lines = [
         "| method | runs | "
         + " | ".join(f"{title} ↓" for title, _, _ in COLUMNS)
@@ -67,16 +66,17 @@ def table(runs: list[dict[str, Any]], baseline: str = "plain", part: str = "") -
             compared = {m: paired(runs, method, baseline, score(m, part), True) for m in ("error", "ece", "nll")}
             cells += [_interval(c) for c in compared.values()]
             error = compared["error"]
+            timed = all(run.get("seconds") for run in runs if run["method"] == method)
             cells += [
                 f"{error.wins} / {error.ties} / {error.losses}",
-                f"{paired(runs, method, baseline, _seconds, True).change + 1:.2f}",
+                f"{paired(runs, method, baseline, _seconds, True).change + 1:.2f}" if timed else "",
             ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _seconds(run: dict[str, Any]) -> float:
-    return float(run.get("cpu_seconds", run["seconds"]))
+    return float(run.get("cpu_seconds") or run["seconds"])
 
 
 def _scaled(runs: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
@@ -92,6 +92,15 @@ def _scaled(runs: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
         }
         for run in runs
         if run["method"] == method and run["temperature"] is not None
+    ]
+
+
+def _calibrated(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Runs with the temperatures that were fitted on their challenged training rows, as methods of their own."""
+    return [
+        {**run, "method": f"{run['method']}, {name}", "metrics": found["metrics"], "seconds": None, "cpu_seconds": None}
+        for run in runs
+        for name, found in run.get("calibrated", {}).items()
     ]
 
 

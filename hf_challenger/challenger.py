@@ -155,6 +155,36 @@ class Challenger:
 
         return self._mix(dict(inputs), hidden, index, perturb)
 
+    def doses(self, inputs: Mapping[str, Any], labels: Tensor, first_row: int = 0) -> Callable[[float], dict[str, Any]]:
+        """Relevance once, and then as much hidden as is asked for: share of the maskable units → challenged inputs.
+
+        A larger share hides the units of a smaller one and more; 0 hides none. A row's number of units is rounded up or down by
+        chance, so that little can be hidden of short rows too, and one unit is left. Every row takes part, whatever
+        ``challenge_share`` and ``challenge_threshold`` are, but those whose relevance is not finite.
+        """
+        options, units = self.options, self.units
+        inputs = {k: v for k, v in inputs.items() if k not in LABEL_KEYS}
+        check_inputs(inputs, self.model)
+        check_classes(labels, self.model)
+        positions = torch.arange(first_row, first_row + len(labels), device=inputs[units.key].device)
+        may_hide = units.maskable(inputs)
+        maskable, grid = may_hide.flatten(1), may_hide.shape[1:]
+        relevance = self._relevance(self.model, inputs, labels, grid)[0].flatten(1)
+        finite = relevance.isfinite().all(1, keepdim=True)
+        relevance = relevance.masked_fill(~finite, 0)
+        noise = keyed_uniform(self.seed, UNITS, 0, positions[:, None], maskable.cumsum(1))
+        span = units.span if options.challenge_span is None else options.challenge_span
+
+        count, rounding = maskable.sum(1), keyed_uniform(self.seed, ROWS, 0, positions)
+
+        def hidden(share: float) -> dict[str, Any]:
+            wanted = torch.floor(count * share + rounding).long().minimum((count - 1).clamp(min=0)) * (share > 0)
+            mask = select(relevance, maskable, wanted, options.challenge_selection, noise, span, grid) & finite
+            draw = Draw(self.seed, FILL, 0, positions)
+            return self.perturb(dict(inputs), mask.unflatten(1, grid), units, draw)
+
+        return hidden
+
     def _hide(
         self,
         hidden: _Hidden,

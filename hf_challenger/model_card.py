@@ -18,7 +18,6 @@ from transformers.modelcard import TASK_MAPPING, TrainingSummary
 from yaml import YAMLError
 
 from .calibration import BINS
-from .challenged_temperature import HIDDEN_SHARE
 from .errors import ChallengerError
 from .inputs import ADAPTERS, BY_INPUT
 from .inputs.names import main_input_of
@@ -349,9 +348,9 @@ def how_it_was_calibrated(options: ChallengeOptions, adapter: str, temperature: 
     if temperature is None or not options.resolved(ADAPTERS.get(adapter)).challenge_temperature:
         return ""
     return (
-        f" After training, {HIDDEN_SHARE:.0%} of the {UNITS.get(adapter, 'units')} of training rows were hidden, drawn in proportion to"
-        " their relevance; the temperature that fits the model's scores for what was left was folded into its last layer. No"
-        " held-out labels were used."
+        f" After training, {UNITS.get(adapter, 'units')} of training rows were hidden, drawn in proportion to their relevance, until it"
+        " was right about as few of them as a linear probe of its untrained features; the temperature that fits its scores for"
+        " what was left was folded into its last layer. No held-out labels were used."
     )
 
 

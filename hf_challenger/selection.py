@@ -59,7 +59,7 @@ def units_to_hide(maskable: Tensor, rate: float) -> Tensor:
 def select(
     relevance: Tensor,
     maskable: Tensor,
-    rate: float,
+    rate: float | Tensor,
     selection: str,
     noise: Tensor,
     span: int = 1,
@@ -71,7 +71,7 @@ def select(
     Args:
         relevance: ``(rows, units)`` floats, finite.
         maskable: ``(rows, units)`` bool, True where a unit may be hidden.
-        rate: share of a row's maskable units to hide.
+        rate: share of a row's maskable units to hide; or how many, ``(rows,)`` integers.
         selection: a name in :data:`SELECTIONS`.
         noise: ``(rows, units)`` uniform numbers in (0, 1).
         span: units that are hidden side by side around each chosen one, along each axis of the grid. How many are hidden
@@ -83,14 +83,15 @@ def select(
         drop_mask, ``(rows, units)`` bool, True = removed; a subset of ``maskable``.
     """
     relevance = relevance.float()
+    wanted = rate if isinstance(rate, Tensor) else units_to_hide(maskable, rate)
     if span == 1:
         score = SELECTIONS[selection](relevance, noise).masked_fill(~maskable, float("-inf"))
         rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1)
     else:
-        rank = _rank_by_spans(relevance, maskable, rate, selection, noise, span, grid or relevance.shape[1:])
+        rank = _rank_by_spans(relevance, maskable, wanted, selection, noise, span, grid or relevance.shape[1:])
     if budget < 1:
         rank = _rank_within(budget, relevance, maskable, rank)
-    return (rank < units_to_hide(maskable, rate).unsqueeze(1)) & maskable
+    return (rank < wanted.unsqueeze(1)) & maskable
 
 
 def _rank_within(budget: float, relevance: Tensor, maskable: Tensor, rank: Tensor) -> Tensor:
@@ -110,7 +111,7 @@ def _rank_within(budget: float, relevance: Tensor, maskable: Tensor, rank: Tenso
 def _rank_by_spans(
     relevance: Tensor,
     maskable: Tensor,
-    rate: float,
+    wanted: Tensor,
     selection: str,
     noise: Tensor,
     span: int,
@@ -122,7 +123,6 @@ def _rank_by_spans(
     """
     score = SELECTIONS[selection](_summed_over_spans(relevance * maskable, span, grid), noise)
     place = torch.cartesian_prod(*(torch.arange(n, device=relevance.device) for n in grid)).reshape(-1, len(grid))
-    wanted = units_to_hide(maskable, rate)
     turn = torch.full_like(score, float("inf"))
     for number in range(int(wanted.max())):
         free = maskable & turn.isinf()

@@ -6,7 +6,7 @@ import inspect
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
+from .attribution.state import attribution_state
 from .challenged_temperature import challenged_temperature
 from .challenger import ChallengedBatch, Challenger
 from .checks import is_sharded, refuse_bad_loss, refuse_unsupported
 from .config import LOWER_IS_BETTER
 from .errors import ChallengerError, ChallengerWarning
+from .expected_accuracy import expected_accuracy
 from .hub import explain_failed_upload, warn_of_failed_uploads
 from .inputs import factory_for
 from .losses import IGNORED, check_labels, problem_type_of
@@ -31,7 +33,7 @@ from .temperature import apply_temperature
 # Heads whose own loss is a plain mean over the batch's labels, whatever num_items_in_batch says.
 MEAN_LOSS_HEADS = ("ForSequenceClassification", "ForImageClassification", "ForAudioClassification", "ForClassification")
 
-CALIBRATION_ROWS = 1000  # training rows at most on which a temperature is fitted: one number needs no more
+CALIBRATION_ROWS = 500  # training rows at most on which a temperature is fitted: one number needs no more
 
 # What is summed over steps and processes between two logs.
 COUNTERS = ("rows", "chosen", "removed", "clean_loss", "clean", "challenged_loss", "without_units", "not_finite")
@@ -71,6 +73,7 @@ class ChallengerTrainer(Trainer):
         self._told_users_loss = False
         self._told_card: dict[str, Any] = {}
         self._temperature: tuple[nn.Module, float, Any] | None = None  # what takes back the one that was folded in
+        self._expected_accuracy: float | None = None
         preprocess = self.preprocess_logits_for_metrics
         kept = preprocess is not None
         if preprocess is not None:
@@ -114,58 +117,79 @@ class ChallengerTrainer(Trainer):
         if self._temperature is not None:  # training goes on from the model as it was trained
             apply_temperature(*self._temperature)
             self._temperature = None
+        calibrates = self.model is not None and self._resolved(self.model).challenge_temperature
+        if calibrates and self._expected_accuracy is None:
+            self._expected_accuracy = self._or_a_warning(self._expect)
         output = super().train(*args, **kwargs)
-        if self.model is not None and self._resolved(self.model).challenge_temperature:
-            temperature = self._calibrate()
+        if calibrates and self._expected_accuracy is not None:
+            temperature = self._or_a_warning(self._calibrate)
             if temperature is not None:
-                output.metrics["challenge_temperature"] = temperature
+                output.metrics.update(challenge_temperature=temperature, expected_accuracy=self._expected_accuracy)
         return output
 
-    def _calibrate(self) -> float | None:
-        """Fit a temperature on challenged training rows and fold it into the model; None, and a warning, where none fits.
+    def _expect(self) -> float:
+        """Of the model before it is trained. A model that was trained on these rows already would expect too much."""
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        refuse_unsupported(model, self.args.n_gpu)
+        if is_sharded(model):
+            raise ChallengerError("Its parameters are spread over processes.")
+        units: Any = factory_for(model, ChallengeOptions.of(self.args).challenge_units)(
+            model, self._processing_class(), None
+        )
+        if not hasattr(units, "attended"):
+            raise ChallengerError(f"{units.key!r} has no tokens, from whose hidden states its accuracy could be foretold.")
+        with attribution_state(model), self.compute_loss_context_manager():
+            return expected_accuracy(model, self._batches(), units.attended, self.accelerator.gather_for_metrics)
 
-        Hours of training may lie behind, so whatever is wrong ends in a warning, and the model stays as it was trained.
-        """
+    def _calibrate(self) -> float:
+        """Fit a temperature on challenged training rows and fold it into the model."""
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         first: dict[str, Any] = {}
-
-        def batches() -> Iterator[dict[str, Any]]:
-            for batch in self.get_test_dataloader(self._rows_to_calibrate_on()):
-                inputs = dict(batch)
-                labels = inputs.pop(self._label_name(inputs))
-                first.update({} if first else inputs)
-                if labels.is_floating_point():
-                    raise _SeveralClasses
-                yield {**inputs, "labels": labels.reshape(-1)}
-
-        try:
-            refuse_unsupported(self.model_wrapped, self.args.n_gpu)
-            if is_sharded(model):
-                raise ChallengerError("Its parameters are spread over processes.")
-            with self.compute_loss_context_manager(), warnings.catch_warnings():
-                warnings.simplefilter("error", ChallengerWarning)
-                temperature = challenged_temperature(
-                    model,
-                    batches(),
-                    self.args,
-                    self._processing_class(),
-                    seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
-                    process=(self.accelerator.process_index, self.accelerator.num_processes),
-                    gather=self.accelerator.gather_for_metrics,
-                )
+        assert self._expected_accuracy is not None
+        with attribution_state(model), self.compute_loss_context_manager():
+            temperature = challenged_temperature(
+                model,
+                self._batches(first),
+                self._expected_accuracy,
+                self.args,
+                self._processing_class(),
+                seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+                process=(self.accelerator.process_index, self.accelerator.num_processes),
+                gather=self.accelerator.gather_for_metrics,
+            )
+        if temperature != 1:
             apply_temperature(model, temperature, first)
+            self._temperature = (model, 1 / temperature, first)
+        return temperature
+
+    def _batches(self, first: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """Training rows to calibrate on; ``first`` gets the inputs of the first batch."""
+        for batch in self.get_test_dataloader(self._rows_to_calibrate_on()):
+            inputs = dict(batch)
+            labels = inputs.pop(self._label_name(inputs))
+            if first is not None and not first:
+                first.update(inputs)
+            if labels.is_floating_point():
+                raise _SeveralClasses
+            yield {**inputs, "labels": labels.reshape(-1).long()}
+
+    @staticmethod
+    def _or_a_warning(what: Callable[[], float]) -> float | None:
+        """Hours of training may be at stake: whatever is wrong with a calibration ends in a warning."""
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", ChallengerWarning)
+                return what()
         except _SeveralClasses:
             return None
         except (ChallengerError, ChallengerWarning) as error:
             warnings.warn(
-                f"The model is as it was trained, without a temperature from challenged training rows: {error} Set"
+                f"The model stays as it is trained, without a temperature from challenged training rows: {error} Set"
                 " challenge_temperature=False to do without it.",
                 ChallengerWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
             return None
-        self._temperature = (model, 1 / temperature, first)
-        return temperature
 
     def _rows_to_calibrate_on(self) -> Any:
         """Training rows, spread over the data set; of a stream the first ones."""

@@ -16,6 +16,7 @@ PAGE = HERE.parent / "docs" / "support.md"
 
 TRAINER, SAVERS, TRAJECTORIES = "test_trainer.py", "test_trainer_savers.py", "invariant/test_trajectories.py"
 TWO, FSDP2 = "distributed/test_two_processes.py", "distributed/test_fsdp2.py"
+CALIBRATED = "test_challenged_temperature.py"
 FAULTS, BATCHES = "faults/test_faults.py", "faults/test_random_batches.py"
 
 
@@ -39,6 +40,12 @@ TABLE: dict[str, list[Row]] = {
         Row("The same with label smoothing and with `challenge_mix='append'`", TRAJECTORIES,
             "test_other_losses_add_up_over_micro_batches_too"),
         Row("Masks do not depend on padding", TRAJECTORIES, "test_masks_do_not_depend_on_padding"),
+        Row("Texts by default: `Trainer` bit for bit, the last layer divided by a temperature", CALIBRATED,
+            "test_texts_are_trained_as_by_trainer_and_then_calibrated"),
+        Row("Calling `train()` again, with a temperature folded in", CALIBRATED,
+            "test_training_goes_on_from_the_model_as_it_was_trained"),
+        Row("Checkpoints and resuming, with a temperature to come", CALIBRATED,
+            "test_checkpoints_hold_the_model_as_it_was_trained"),
     ],
     "Several processes": [
         Row("DDP: two processes are one", TWO, "test_two_processes_are_one",

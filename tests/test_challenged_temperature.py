@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,14 +16,23 @@ from scipy.optimize import minimize_scalar
 from tiny import tiny_bert, tiny_data, tiny_rows, tiny_tokenizer
 from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
-from hf_challenger import ChallengerConfig, ChallengerTrainer
+from hf_challenger import Challenger, ChallengerConfig, ChallengerTrainer
 from hf_challenger.attribution import LRP
+from hf_challenger.calibration import fit_temperature
 from hf_challenger.challenged_temperature import challenged_temperature
 from hf_challenger.errors import ChallengerError, ChallengerWarning
+from hf_challenger.expected_accuracy import PENALTIES, expected_accuracy
+from hf_challenger.keyed_random import keyed_uniform
 from hf_challenger.temperature import apply_temperature
 
 Make = Callable[..., ChallengerTrainer]
 DEFAULT = {"challenge_share": None, "challenge_temperature": None, "max_steps": 8}
+
+
+@pytest.fixture(autouse=True)
+def _any_correction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiny models need but small ones."""
+    monkeypatch.setattr("hf_challenger.challenged_temperature.SMALLEST_CORRECTION", 1.0)
 
 
 def batches(rows: int = 24, size: int = 8) -> list[dict[str, torch.Tensor]]:
@@ -30,80 +40,179 @@ def batches(rows: int = 24, size: int = 8) -> list[dict[str, torch.Tensor]]:
     return [dict(tokenizer.pad(data[i : i + size], return_tensors="pt")) for i in range(0, rows, size)]
 
 
-def by_hand(model: Any, rows: list[dict[str, Any]], rate: float) -> float:
-    """Row after row, unpadded, in float64: hide the most relevant words, then minimise the NLL over log T."""
+def by_hand(model: Any, rows: list[dict[str, Any]], share: float) -> tuple[float, float]:
+    """Row after row, unpadded, in float64: hide the most relevant words, then minimise the NLL over log T. (accuracy, T)"""
     logits, labels = [], []
-    for row in rows:
+    offsets = keyed_uniform(0, 0, 0, torch.arange(len(rows)))
+    for row, offset in zip(rows, offsets.tolist(), strict=True):
         ids, label = torch.tensor([row["input_ids"]]), row["labels"]
         words = range(1, ids.shape[1] - 1)
         relevance = LRP(model).attribute({"input_ids": ids}, target=label).sum(-1)[0]
-        count = max(1, int(len(words) * rate + 0.5))
-        hidden = sorted(words, key=lambda i: -float(relevance[i]))[: min(count, len(words) - 1)]
+        count = min(int(len(words) * share + offset), len(words) - 1)
+        hidden = sorted(words, key=lambda i: -float(relevance[i]))[:count]
         mask = torch.ones_like(ids)
         mask[0, hidden] = 0
         logits.append(model(input_ids=ids, attention_mask=mask).logits[0].detach().numpy())
         labels.append(label)
+    z = np.array(logits)
 
     def nll(log_t: float) -> float:
-        z = np.array(logits) / np.exp(log_t)
-        return float(np.mean(np.log(np.exp(z).sum(1)) - z[np.arange(len(z)), labels]))
+        scaled = z / np.exp(log_t)
+        return float(np.mean(np.log(np.exp(scaled).sum(1)) - scaled[np.arange(len(z)), labels]))
 
-    return float(np.exp(minimize_scalar(nll, bounds=(-4, 4), method="bounded", options={"xatol": 1e-9}).x))
+    found = minimize_scalar(nll, bounds=(-4, 4), method="bounded", options={"xatol": 1e-9})
+    return float((z.argmax(1) == labels).mean()), float(np.exp(found.x))
 
 
-@pytest.mark.parametrize("rate", [0.2, 0.5])
-def test_it_is_the_one_found_by_hand(rate: float) -> None:
-    model = tiny_bert().double().eval()
-    found = challenged_temperature(model, batches(), processing_class=tiny_tokenizer(), rate=rate, selection="top")
-    assert found == pytest.approx(by_hand(model, tiny_rows(24), rate), rel=1e-4)
+@pytest.fixture(scope="module")
+def trained() -> Any:
+    """A tiny classifier that has its training rows nearly by heart."""
+    model, optimizer = tiny_bert(), None
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    for step in range(40):
+        batch = batches(24)[step % 3]
+        model(**batch).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model.double().eval()
+
+
+@pytest.mark.parametrize("halvings", [1, 2])
+def test_it_is_the_one_found_by_hand(halvings: int, trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the shares that are tried, 0, 1/2 and 3/4, the one that leaves fewest rows right, if an accuracy of 0 is asked for."""
+    monkeypatch.setattr("hf_challenger.challenged_temperature.HALVINGS", halvings)
+    tokenizer = tiny_tokenizer()
+    by_share = [by_hand(trained, tiny_rows(24), share) for share in (0.0, 0.5, 0.75)[: halvings + 1]]
+    right, expected = min(by_share, key=lambda found: found[0])
+    assert right < by_share[0][0]
+    found = challenged_temperature(trained, batches(), 1e-6, processing_class=tokenizer, selection="top")
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("accuracy", [0.6, 0.75, 0.9])
+def test_as_much_is_hidden_as_the_accuracy_asks_for(accuracy: float, trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    def fit(logits: torch.Tensor, labels: torch.Tensor) -> float:
+        seen.append(float((logits.argmax(1) == labels).double().mean()))
+        return fit_temperature(logits, labels)
+
+    monkeypatch.setattr("hf_challenger.challenged_temperature.fit_temperature", fit)
+    challenged_temperature(trained, batches(), accuracy, processing_class=tiny_tokenizer())
+    assert seen == [pytest.approx(accuracy, abs=0.09)]  # of 24 rows
+
+
+def test_a_larger_share_hides_the_units_of_a_smaller_one_and_more(trained: Any) -> None:
+    (batch,) = batches(24, 24)
+    labels = batch.pop("labels")
+    hide = Challenger(trained, processing_class=tiny_tokenizer()).doses(batch, labels)
+    left = [hide(share)["attention_mask"] for share in (0.0, 0.1, 0.3, 0.6, 1.0)]
+    assert torch.equal(left[0], batch["attention_mask"])
+    for more, less in pairwise(left):
+        assert (less <= more).all()
+        assert less.sum() < more.sum()
+    words = batch["attention_mask"].sum(1) - 2
+    assert torch.equal(left[-1].sum(1), torch.full_like(words, 3))  # [CLS], a word, [SEP]
+    hidden = (left[0] - left[1]).sum(1)
+    assert (hidden >= (words * 0.1).floor()).all()
+    assert (hidden <= (words * 0.1).floor() + 1).all()
 
 
 def test_batches_of_another_size_give_the_same() -> None:
     model, tokenizer = tiny_bert().double().eval(), tiny_tokenizer()
     found = [
-        challenged_temperature(model, batches(24, size), processing_class=tokenizer, seed=seed)
+        challenged_temperature(model, batches(24, size), 0.3, processing_class=tokenizer, seed=seed)
         for seed, size in ((0, 8), (0, 5), (0, 24), (1, 8))
     ]
     assert found[1:3] == pytest.approx([found[0]] * 2, rel=1e-6)
     assert found[3] != pytest.approx(found[0], rel=1e-3)
 
 
+def test_small_corrections_are_none() -> None:
+    model, tokenizer = tiny_bert().eval(), tiny_tokenizer()
+    found = challenged_temperature(model, batches(), 0.3, processing_class=tokenizer)
+    factor = max(found, 1 / found)
+    assert factor > 1.01
+    assert challenged_temperature(model, batches(), 0.3, processing_class=tokenizer, smallest=factor * 1.01) == 1
+    assert challenged_temperature(model, batches(), 0.3, processing_class=tokenizer, smallest=factor / 1.01) == found
+
+
 def test_model_and_random_numbers_are_left_as_they_were() -> None:
     model = tiny_bert(dropout=0.3).train()
     before, drawn = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    challenged_temperature(model, batches(), processing_class=tiny_tokenizer())
+    challenged_temperature(model, batches(), 0.3, processing_class=tiny_tokenizer())
     assert model.training
     assert torch.equal(torch.get_rng_state(), drawn)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-def test_rows_that_cannot_be_challenged_tell_nothing() -> None:
-    model, tokenizer = tiny_bert().eval(), tiny_tokenizer()
-    single = dict(
-        tokenizer(["w1", "w2"], return_tensors="pt"), labels=torch.tensor([0, 1])
-    )  # one word: nothing can be hidden
-    whole = challenged_temperature(model, batches(), processing_class=tokenizer)
-    assert challenged_temperature(model, [*batches(), single], processing_class=tokenizer) == whole
-    with pytest.raises(ChallengerError, match="None of the 2 rows has a label"):
-        challenged_temperature(model, [single], processing_class=tokenizer)
+def test_rows_without_a_label_tell_nothing(trained: Any) -> None:
+    tokenizer = tiny_tokenizer()
+    unlabelled = {**batches()[0], "labels": torch.full((8,), -100)}
+    whole = challenged_temperature(trained, batches(), 0.6, processing_class=tokenizer)
+    assert challenged_temperature(trained, [*batches(), unlabelled], 0.6, processing_class=tokenizer) == whole
+    with pytest.raises(ChallengerError, match="None of the 8 rows has a label"):
+        challenged_temperature(trained, [unlabelled], 0.6, processing_class=tokenizer)
+
+
+# --- the accuracy to expect -----------------------------------------------------------------------------------------------
+
+
+def attended(inputs: Any) -> torch.Tensor:
+    return inputs["attention_mask"].bool()
+
+
+def test_expected_accuracy_is_that_of_probes_that_left_a_row_out() -> None:
+    """Each row predicted by a ridge regression with an intercept, fitted by least squares on all the others."""
+    model = tiny_bert().double().eval()
+    features, labels = [], []
+    for row in tiny_rows(24):
+        with torch.no_grad():
+            states = model(input_ids=torch.tensor([row["input_ids"]]), output_hidden_states=True).hidden_states[-1][0]
+        features.append(states.mean(0).numpy())
+        labels.append(row["labels"])
+    x, y = np.array(features), np.array(labels)
+    x = x - x.mean(0)
+    x = np.c_[x / np.linalg.norm(x, axis=1).mean(), np.full(len(x), len(x) ** -0.5)]
+    best = 0.0
+    for penalty in PENALTIES:
+        right = 0
+        for i in range(len(x)):
+            others = np.arange(len(x)) != i
+            a, b = x[others], np.eye(3)[y[others]]
+            weights = np.linalg.solve(a.T @ a + penalty * np.eye(a.shape[1]), a.T @ b)
+            right += int((x[i] @ weights).argmax() == y[i])
+        best = max(best, right / len(x))
+    assert expected_accuracy(model, batches(), attended) == pytest.approx(best)
+    assert 0.4 < best < 1
+
+
+def test_rows_that_are_alone_in_their_class_are_not_counted() -> None:
+    model, batch = tiny_bert(num_labels=9).eval(), batches(24, 24)[0]
+    batch["labels"][0] = 8
+    assert 0 < expected_accuracy(model, [batch], attended) <= 1
+    batch["labels"] = torch.arange(24)
+    with pytest.raises(ChallengerError, match="No class has two training rows"):
+        expected_accuracy(model, [batch], attended)
 
 
 # --- in the trainer -------------------------------------------------------------------------------------------------------
 
 
-def plain(config: Callable[..., Any], **options: Any) -> Trainer:
+def plain(config: Callable[..., Any], dropout: float = 0.0, **options: Any) -> Trainer:
     args = config(TrainingArguments, max_steps=8, **options)
-    run = Trainer(tiny_bert(), args, train_dataset=tiny_data(), processing_class=tiny_tokenizer())
+    run = Trainer(tiny_bert(dropout), args, train_dataset=tiny_data(), processing_class=tiny_tokenizer())
     run.train()
     return run
 
 
 def test_texts_are_trained_as_by_trainer_and_then_calibrated(trainer: Make, config: Any, tmp_path: Any) -> None:
-    """Bit for bit up to the last layer, which is divided by the temperature: the same classes, other confidences."""
-    run = trainer(**DEFAULT)
-    temperature = run.train().metrics["challenge_temperature"]
-    expected = plain(config).model.state_dict()
+    """Bit for bit, dropout and all, up to the last layer, which is divided by the temperature."""
+    run = trainer(model=tiny_bert(dropout=0.1), **DEFAULT)
+    told = run.train().metrics
+    temperature = told["challenge_temperature"]
+    expected = plain(config, dropout=0.1).model.state_dict()
     for name, value in run.model.state_dict().items():
         divided = expected[name] / temperature if name.startswith("classifier") else expected[name]
         assert torch.equal(value, divided), name
@@ -111,15 +220,25 @@ def test_texts_are_trained_as_by_trainer_and_then_calibrated(trainer: Make, conf
     rows = [dict(tiny_tokenizer().pad(tiny_rows(), return_tensors="pt"))]
     trained = tiny_bert()
     trained.load_state_dict(expected)
-    assert temperature == pytest.approx(
-        challenged_temperature(trained, rows, processing_class=tiny_tokenizer(), seed=run.args.seed), rel=1e-4
-    )
+    accuracy = expected_accuracy(tiny_bert(), rows, attended)
+    assert told["expected_accuracy"] == pytest.approx(accuracy)
+    found = challenged_temperature(trained, rows, accuracy, processing_class=tiny_tokenizer(), seed=run.args.seed)
+    assert temperature == pytest.approx(found, rel=1e-4)
     run.save_model(str(tmp_path / "saved"))
     saved = AutoModelForSequenceClassification.from_pretrained(tmp_path / "saved")
     assert saved.config.calibration_temperature == pytest.approx(temperature)
     batch = {k: v for k, v in rows[0].items() if k != "labels"}
     with torch.no_grad():
         assert torch.allclose(saved(**batch).logits * temperature, trained.eval()(**batch).logits, atol=1e-5)
+
+
+def test_without_a_need_nothing_is_folded_in(trainer: Make, config: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_challenger.challenged_temperature.SMALLEST_CORRECTION", 100.0)
+    run = trainer(**DEFAULT)
+    assert run.train().metrics["challenge_temperature"] == 1
+    for a, b in zip(run.model.parameters(), plain(config).model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert not hasattr(run.model.config, "calibration_temperature")
 
 
 def test_plain_training_arguments_get_it_too(trainer: Make, config: Any) -> None:
@@ -175,7 +294,7 @@ def test_other_problems_are_left_alone(problem: str, trainer: Make) -> None:
 def test_where_no_temperature_fits_the_model_stays(trainer: Make, config: Any) -> None:
     same = tiny_data().map(lambda row: {"labels": 0})  # every row is right, however much is hidden
     run = trainer(data=same, **{**DEFAULT, "max_steps": 60})
-    with pytest.warns(ChallengerWarning, match=r"as it was trained, without a temperature.*challenge_temperature=False"):
+    with pytest.warns(ChallengerWarning, match=r"as it is trained, without a temperature.*challenge_temperature=False"):
         output = run.train()
     assert "challenge_temperature" not in output.metrics
     assert not hasattr(run.model.config, "calibration_temperature")

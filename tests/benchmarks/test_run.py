@@ -85,6 +85,36 @@ def test_every_kind_of_method_runs_and_reports(method, data_dir):
     json.dumps(result)
 
 
+CALIBRATIONS = {
+    "challenged": {"smallest": 1.0},
+    "random": {"selection": "random", "smallest": 1.0},
+}
+
+
+def test_temperatures_from_challenged_rows_are_measured_beside_the_run(data_dir):
+    experiment = {
+        **EXPERIMENT,
+        "models": ["minilm"],
+        "calibrations": CALIBRATIONS,
+        "methods": {"plain": {"kind": "plain", "calibrate": True}, "other": {"kind": "plain"}},
+    }
+    cell, other = run.cells(experiment)
+    result = run.run_cell(experiment, cell, str(data_dir), threads=1)
+    clean = result["metrics"]["development"]
+    for found in result["calibrated"].values():
+        assert found["temperature"] > 0
+        assert found["metrics"]["development"]["accuracy"] == clean["accuracy"]
+        assert (found["metrics"]["development"]["nll"] == clean["nll"]) == (found["temperature"] == 1)
+    assert {found["temperature"] for found in result["calibrated"].values()} != {1.0}
+    changed = {**experiment, "calibrations": {}}
+    assert run.fingerprint(changed, cell) != run.fingerprint(experiment, cell)
+    assert run.fingerprint(changed, other) == run.fingerprint(experiment, other)
+    shown = tables.table([result, run.run_cell(experiment, other, str(data_dir), threads=1)])
+    assert {"plain, challenged", "plain, random", "plain, temperature scaled"} <= {
+        line.split("|")[1].strip() for line in shown.splitlines()
+    }
+
+
 @pytest.mark.parametrize(
     ("name", "model", "size", "rows"),
     [("waves", "fcn-small", None, 620), ("waves", "patchtst", 50, 50), ("pictures", "cnn", 5, 10)],

@@ -15,9 +15,10 @@ import torch
 from accelerate.utils import DistributedDataParallelKwargs
 from tiny import Trajectory, tiny_bert, tiny_data, tiny_tokenizer
 
-from hf_challenger import ChallengerConfig, ChallengerTrainer
+from hf_challenger import ChallengerConfig, ChallengerTrainer, challenged_temperature
 
 torch.set_num_threads(1)
+challenged_temperature.SMALLEST_CORRECTION = 1.0  # tiny models need but small ones
 
 
 class Recording(ChallengerTrainer):

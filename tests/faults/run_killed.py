@@ -37,6 +37,7 @@ def main(folder: Path, signal: int, step: int, rank: int = 0) -> None:
         model=tiny_bert(dropout=0.1),
         args=ChallengerConfig(
             str(folder),
+            challenge_share=0.5,
             challenge_threshold=0.0,
             use_cpu=True,
             report_to="none",
