@@ -180,7 +180,7 @@ def temperature_of(trainer: Any, task: Any, accuracy: float, options: dict[str, 
     from hf_challenger.errors import ChallengerWarning
 
     options = dict(options)
-    given = {k: options.pop(k) for k in ("selection", "smallest") if k in options}
+    given = {k: options.pop(k) for k in ("selection",) if k in options}
     with warnings.catch_warnings():
         warnings.simplefilter("error", ChallengerWarning)
         try:

@@ -7,6 +7,7 @@ as often as it may be expected to be about new ones (:mod:`.expected_accuracy`).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,14 +18,13 @@ from torch import Tensor, nn
 from .attribution.state import attribution_state
 from .calibration import fit_temperature
 from .challenger import Challenger
+from .errors import ChallengerWarning
 from .losses import IGNORED
 from .options import ChallengeOptions
 from .outputs import logits_of
 
+HIGHEST = 99.0  # of the temperatures that are believed
 HALVINGS = 6  # of the range of shares in which the one to hide is looked for
-# The expected accuracy is a lower one, so that T tends to come out too large, by up to about this factor where fine-tuning gains
-# most over the probe (TREC). A correction that is not larger than this is none. Chosen on development sets.
-SMALLEST_CORRECTION = 1.6
 
 
 def challenged_temperature(
@@ -35,15 +35,15 @@ def challenged_temperature(
     processing_class: Any = None,
     selection: str = "sample",
     seed: int = 0,
-    smallest: float | None = None,
     process: tuple[int, int] = (0, 1),
     gather: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> float:
-    """The temperature T > 0 that fits the logits of challenged *training* rows best; ``logits / T`` is calibrated.
+    """The temperature T ≥ 1 that fits the logits of challenged *training* rows best; ``logits / T`` is calibrated.
 
     So much is hidden that the share of rows that the model gets right comes nearest to ``accuracy``; nothing, if it is below that
-    as it is. T is 1 where it is within ``smallest`` of it, up or down. One attribution and seven forward passes a row. The model
-    and all random states are left as they were; :func:`~.temperature.apply_temperature` folds T into the model.
+    as it is. T is 1 where the model would have to be made surer: no estimate of its accuracy is good enough for that. One
+    attribution and seven forward passes a row. The model and all random states are left as they were;
+    :func:`~.temperature.apply_temperature` folds T into the model.
 
     Args:
         model: a trained classifier, unwrapped.
@@ -53,7 +53,6 @@ def challenged_temperature(
         processing_class: the tokenizer.
         selection: which units are hidden, as ``challenge_selection``.
         seed: of the draws, which are keyed by the position of a row, so that batches of another size give the same.
-        smallest: the factor from 1 from which on a temperature is believed, at least 1. None: :data:`SMALLEST_CORRECTION`.
         process: which of how many processes this is; batches are dealt out to them in turn.
         gather: collects rows of all processes.
 
@@ -61,7 +60,7 @@ def challenged_temperature(
         ChallengerError: where labels and logits do not fit a classification.
 
     Warns:
-        ChallengerWarning: where no temperature fits, as :func:`~.calibration.fit_temperature` does.
+        ChallengerWarning: where the model is no better than chance on the challenged rows, so that no temperature fits.
     """
     everything = replace(ChallengeOptions.of(options), challenge_threshold=0.0, challenge_selection=selection)
     challenger = Challenger(model, everything, processing_class, seed)
@@ -88,6 +87,14 @@ def challenged_temperature(
         middle = (low + high) / 2
         tried.append(logits(middle))
         low, high = (middle, high) if right(tried[-1]) > accuracy else (low, middle)
-    temperature = fit_temperature(min(tried, key=lambda scores: abs(right(scores) - accuracy)), labels)
-    smallest = SMALLEST_CORRECTION if smallest is None else smallest
-    return 1.0 if 1 / smallest < temperature < smallest else temperature
+    nearest = min(tried, key=lambda scores: abs(right(scores) - accuracy))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ChallengerWarning)  # it warns of rows that are all right, too
+        temperature = fit_temperature(nearest, labels)
+    if temperature > HIGHEST:
+        warnings.warn(
+            f"The model is right about {right(nearest):.0%} of the challenged training rows, no better than chance.",
+            ChallengerWarning,
+            stacklevel=2,
+        )
+    return max(1.0, temperature)

@@ -1,4 +1,4 @@
-"""How often will a fine-tuned model be right on new rows? A lower estimate that costs one forward pass, before training."""
+"""How often will a fine-tuned model be right on new rows? An estimate that costs one forward pass, before training."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from .errors import ChallengerError
 from .losses import IGNORED
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge, relative to features of mean length 1
+# Of the probe's error that share is expected of the fine-tuned model. It was as much as .5 (TREC) to 1 (SST-2, tweet-emotion) on
+# development sets; in between, confidences are corrected less than they might be, and not too much where they are right.
+LEFT_BY_TUNING = 0.7
 
 
 def expected_accuracy(
@@ -22,7 +25,7 @@ def expected_accuracy(
     attended: Callable[[Mapping[str, Any]], Tensor],
     gather: Callable[[Tensor], Tensor] = lambda rows: rows,
 ) -> float:
-    """Leave-one-out accuracy of a linear probe on the features that a pretrained model has *before* it is fine-tuned.
+    """From the leave-one-out accuracy a of a linear probe on the features that a model has *before* it is fine-tuned: 1 - .7(1 - a).
 
     Features are the last hidden states, averaged over the attended tokens; the probe is a ridge regression onto the classes,
     whose leave-one-out predictions have a closed form (Allen, Technometrics 1974), with the best of :data:`PENALTIES`.
@@ -54,7 +57,8 @@ def expected_accuracy(
     told = labels.bincount()[labels] > 1 if len(labels) else labels.bool()
     if not told.any():
         raise ChallengerError("No class has two training rows, from which its accuracy on new rows could be estimated.")
-    return max(float((guess == labels)[told].double().mean()) for guess in _left_out(x, labels))
+    probe = max(float((guess == labels)[told].double().mean()) for guess in _left_out(x, labels))
+    return 1 - LEFT_BY_TUNING * (1 - probe)
 
 
 def _last_hidden(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:

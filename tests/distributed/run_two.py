@@ -15,10 +15,9 @@ import torch
 from accelerate.utils import DistributedDataParallelKwargs
 from tiny import Trajectory, tiny_bert, tiny_data, tiny_tokenizer
 
-from hf_challenger import ChallengerConfig, ChallengerTrainer, challenged_temperature
+from hf_challenger import ChallengerConfig, ChallengerTrainer
 
 torch.set_num_threads(1)
-challenged_temperature.SMALLEST_CORRECTION = 1.0  # tiny models need but small ones
 
 
 class Recording(ChallengerTrainer):
