@@ -37,6 +37,7 @@ def challenged_temperature(
     seed: int = 0,
     process: tuple[int, int] = (0, 1),
     gather: Callable[[Tensor], Tensor] = lambda rows: rows,
+    rows: int | None = None,
 ) -> float:
     """The temperature T ≥ 1 that fits the logits of challenged *training* rows best; ``logits / T`` is calibrated.
 
@@ -55,6 +56,7 @@ def challenged_temperature(
         seed: of the draws, which are keyed by the position of a row, so that batches of another size give the same.
         process: which of how many processes this is; batches are dealt out to them in turn.
         gather: collects rows of all processes.
+        rows: of all processes, without those that fill up the last batches. None: all that come.
 
     Raises:
         ChallengerError: where labels and logits do not fit a classification.
@@ -71,12 +73,12 @@ def challenged_temperature(
         inputs = {k: v for k, v in batch.items() if k != "labels"}
         doses.append(challenger.doses(inputs, batch["labels"], (number * process[1] + process[0]) * size))
         answers.append(gather(batch["labels"]).cpu())
-    labels = torch.cat(answers)
+    labels = torch.cat(answers)[:rows]
     known = labels != IGNORED
 
     def logits(share: float) -> Tensor:
         with attribution_state(model), torch.no_grad():
-            return torch.cat([gather(logits_of(model(**dose(share)), model).float()).cpu() for dose in doses])
+            return torch.cat([gather(logits_of(model(**dose(share)), model).float()).cpu() for dose in doses])[:rows]
 
     def right(scores: Tensor) -> float:
         return float((scores.argmax(1) == labels)[known].double().mean())

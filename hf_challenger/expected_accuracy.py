@@ -24,6 +24,7 @@ def expected_accuracy(
     batches: Iterable[Mapping[str, Any]],
     attended: Callable[[Mapping[str, Any]], Tensor],
     gather: Callable[[Tensor], Tensor] = lambda rows: rows,
+    rows: int | None = None,
 ) -> float:
     """From the leave-one-out accuracy a of a linear probe on the features that a model has *before* it is fine-tuned: 1 - .7(1 - a).
 
@@ -35,6 +36,7 @@ def expected_accuracy(
         batches: training rows, as the model takes them, with ``labels`` ``(rows,)``; -100 is left out.
         attended: inputs → ``(rows, length)`` bool.
         gather: collects rows of all processes.
+        rows: of all processes, without those that fill up the last batches. None: all that come.
 
     Raises:
         ChallengerError: where the model returns no hidden states, or no class has two rows.
@@ -51,7 +53,7 @@ def expected_accuracy(
                 )
             features.append(gather((hidden * mask).sum(1) / mask.sum(1).clamp(min=1)).double().cpu())
             answers.append(gather(batch["labels"]).cpu())
-    x, labels = torch.cat(features), torch.cat(answers)
+    x, labels = torch.cat(features)[:rows], torch.cat(answers)[:rows]
     x, labels = x[labels != IGNORED], labels[labels != IGNORED]
     # A row that is alone in its class cannot be told from the others.
     told = labels.bincount()[labels] > 1 if len(labels) else labels.bool()

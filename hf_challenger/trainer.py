@@ -139,7 +139,8 @@ class ChallengerTrainer(Trainer):
         if not hasattr(units, "attended"):
             raise ChallengerError(f"{units.key!r} has no tokens, from whose hidden states its accuracy could be foretold.")
         with attribution_state(model), self.compute_loss_context_manager():
-            return expected_accuracy(model, self._batches(), units.attended, self.accelerator.gather_for_metrics)
+            rows = len(self._rows_to_calibrate_on())
+            return expected_accuracy(model, self._batches(), units.attended, self.accelerator.gather, rows)
 
     def _calibrate(self) -> float:
         """Fit a temperature on challenged training rows and fold it into the model."""
@@ -155,7 +156,8 @@ class ChallengerTrainer(Trainer):
                 self._processing_class(),
                 seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
                 process=(self.accelerator.process_index, self.accelerator.num_processes),
-                gather=self.accelerator.gather_for_metrics,
+                gather=self.accelerator.gather,  # not gather_for_metrics, which cuts as the last loader told it to
+                rows=len(self._rows_to_calibrate_on()),
             )
         if temperature != 1:
             apply_temperature(model, temperature, first)

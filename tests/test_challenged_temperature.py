@@ -238,6 +238,13 @@ def test_without_a_need_nothing_is_folded_in(trainer: Make, config: Any, monkeyp
     assert not hasattr(run.model.config, "calibration_temperature")
 
 
+def test_a_last_batch_that_is_not_full_counts_whole_and_no_other_is_cut(trainer: Make) -> None:
+    found = [trainer(data=tiny_data(21), per_device_eval_batch_size=size, **DEFAULT).train().metrics for size in (8, 21)]
+    for key in ("challenge_temperature", "expected_accuracy"):
+        assert found[0][key] == pytest.approx(found[1][key], rel=1e-4)
+    assert found[0]["challenge_temperature"] > 1
+
+
 def test_plain_training_arguments_get_it_too(trainer: Make, config: Any) -> None:
     assert "challenge_temperature" in trainer(args=config(cls=TrainingArguments, max_steps=60)).train().metrics
 

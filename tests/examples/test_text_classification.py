@@ -61,6 +61,7 @@ def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(t
     out = tmp_path / "out"
     # A model this small is never sure of a row, so it would never be challenged at the default threshold.
     arguments = ["--model_name_or_path", tiny_encoder, "--num_train_epochs", 2, "--challenge_threshold", 0]
+    arguments += ["--challenge_share", 0.5]
     printed = run("--compare", *arguments, "--output_dir", out)
     results = json.loads((out / "comparison.json").read_text())
     assert [r["method"] for r in results] == ["plain", "challenger"]
