@@ -134,9 +134,37 @@ def diversity_table(runs: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+# README's rows: method of the benchmark → (what it is called there, what labels it takes beyond those it is trained on)
+SHORT = {
+    "plain": ("`Trainer`", "none"),
+    "label smoothing": ("`Trainer`, label smoothing .1", "none"),
+    "plain, the same by random hiding": ("`ChallengerTrainer`'s temperature, random hiding in place of LRP", "none"),
+    "plain, challenged temperature": ("**`ChallengerTrainer`**", "none"),
+    "plain, temperature scaled": ("`Trainer`, temperature scaling", "as many again"),
+}
+
+
+def short_table(runs: list[dict[str, Any]]) -> str:
+    """Means over sets, of the sets and seeds that all methods of :data:`SHORT` have."""
+    runs = [*runs, *_scaled(runs, "plain"), *_calibrated(runs)]
+    cells = [{(r["set"], r["seed"]) for r in runs if r["method"] == method} for method in SHORT]
+    runs = [r for r in runs if (r["set"], r["seed"]) in set.intersection(*cells)]
+    names = sorted({r["set"] for r in runs})
+    seeds = len({r["seed"] for r in runs})
+    lines = [
+        f"| {', '.join(names)}; {seeds} seed{'s' if seeds > 1 else ''} | error ↓ | ECE ↓ | NLL ↓ | Brier ↓ | held-out labels |",
+        "|" + "---|" * 6,
+    ]
+    for method, (name, needs) in SHORT.items():
+        scores = [f"{_mean(runs, method, metric, ''):.3f}" for _, metric, _ in COLUMNS]
+        lines.append(f"| {' | '.join([name, *scores, needs])} |")
+    return "\n".join(lines)
+
+
 # Tables that are made elsewhere: name → function of the folder of results.
 OTHERS: dict[str, Callable[[Path], str]] = {
     "step_cost": lambda results: step_cost.table(results / "step_cost.json"),
+    "texts_short": lambda results: short_table(runs_of("texts", results)),
     "images_diversity": lambda results: diversity_table(runs_of("images", results)),
     "step_cost_profile": lambda results: step_cost.profile_table(results / "step_cost.json"),
 }
