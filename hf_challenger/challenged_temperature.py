@@ -1,7 +1,7 @@
 """A temperature without held-out labels: how sure should a model be, once rows are as hard for it as new ones?
 
 A fine-tuned network knows its training rows by heart, so that temperature scaling (Guo et al. 2017) needs rows it has not
-seen. Training rows become such rows when their evidence is hidden, most relevant first, until the model is right about them
+seen. Training rows become such rows when their evidence is hidden, drawn in proportion to its relevance, until the model is right about them
 as often as it may be expected to be about new ones (:mod:`.expected_accuracy`).
 """
 
@@ -66,29 +66,30 @@ def challenged_temperature(
     """
     everything = replace(ChallengeOptions.of(options), challenge_threshold=0.0, challenge_selection=selection)
     challenger = Challenger(model, everything, processing_class, seed)
-    doses, answers = [], []
-    size = None  # of all batches but, maybe, the last
-    for number, batch in enumerate(batches):
-        size = len(batch["labels"]) if size is None else size
-        inputs = {k: v for k, v in batch.items() if k != "labels"}
-        doses.append(challenger.doses(inputs, batch["labels"], (number * process[1] + process[0]) * size))
-        answers.append(gather(batch["labels"]).cpu())
-    labels = torch.cat(answers)[:rows]
-    known = labels != IGNORED
+    with attribution_state(model):
+        doses, answers = [], []
+        size = None  # of all batches but, maybe, the last
+        for number, batch in enumerate(batches):
+            size = len(batch["labels"]) if size is None else size
+            inputs = {k: v for k, v in batch.items() if k != "labels"}
+            doses.append(challenger.doses(inputs, batch["labels"], (number * process[1] + process[0]) * size))
+            answers.append(gather(batch["labels"]).cpu())
+        labels = torch.cat(answers)[:rows]
+        known = labels != IGNORED
 
-    def logits(share: float) -> Tensor:
-        with attribution_state(model), torch.no_grad():
-            return torch.cat([gather(logits_of(model(**dose(share)), model).float()).cpu() for dose in doses])[:rows]
+        def logits(share: float) -> Tensor:
+            with torch.no_grad():
+                return torch.cat([gather(logits_of(model(**dose(share)), model).float()).cpu() for dose in doses])[:rows]
 
-    def right(scores: Tensor) -> float:
-        return float((scores.argmax(1) == labels)[known].double().mean())
+        def right(scores: Tensor) -> float:
+            return float((scores.argmax(1) == labels)[known].double().mean())
 
-    tried = [logits(0.0)]
-    low, high = 0.0, 1.0
-    for _ in range(HALVINGS if right(tried[0]) > accuracy else 0):
-        middle = (low + high) / 2
-        tried.append(logits(middle))
-        low, high = (middle, high) if right(tried[-1]) > accuracy else (low, middle)
+        tried = [logits(0.0)]
+        low, high = 0.0, 1.0
+        for _ in range(HALVINGS if right(tried[0]) > accuracy else 0):
+            middle = (low + high) / 2
+            tried.append(logits(middle))
+            low, high = (middle, high) if right(tried[-1]) > accuracy else (low, middle)
     nearest = min(tried, key=lambda scores: abs(right(scores) - accuracy))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ChallengerWarning)  # it warns of rows that are all right, too

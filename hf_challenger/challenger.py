@@ -104,6 +104,7 @@ class Challenger:
         self.options = requested.resolved(self.units)
         share, rate, softening = (getattr(self.options, f"challenge_{name}") for name in ("share", "rate", "softening"))
         self.share, self.rate, self.softening = float(share), float(rate), float(softening)
+        self.span = self.units.span if self.options.challenge_span is None else self.options.challenge_span
         self.seed = seed
         self.sharded = is_sharded(model)
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
@@ -121,15 +122,7 @@ class Challenger:
                 the same masks then come out however the rows are spread.
             model: called in place of the model given at the start (a wrapper with the same parameters).
         """
-        units = self.units
-        if units.key not in inputs:
-            raise ChallengerError(
-                f"The batch holds {', '.join(inputs) or 'nothing'}, but the challenge needs {units.key!r}, the main input of"
-                f" {type(self.model).__name__}. Rename the column, or set the model's main_input_name."
-            )
-        inputs = {k: v for k, v in inputs.items() if k not in LABEL_KEYS}
-        check_inputs(inputs, self.model)
-        check_classes(labels, self.model)
+        units, inputs = self.units, self._checked(inputs, labels)
         rows, device = len(inputs[units.key]), inputs[units.key].device
         positions = torch.arange(first_row, first_row + rows)
         # On the CPU, so that the number of chosen rows is known without waiting for the device.
@@ -160,26 +153,20 @@ class Challenger:
 
         A larger share hides the units of a smaller one and more; 0 hides none. A row's number of units is rounded up or down by
         chance, so that little can be hidden of short rows too, and one unit is left. Every row takes part, whatever
-        ``challenge_share`` and ``challenge_threshold`` are, but those whose relevance is not finite.
+        ``challenge_share``, ``challenge_threshold`` and ``challenge_budget`` are, but those whose relevance is not finite.
         """
-        options, units = self.options, self.units
-        inputs = {k: v for k, v in inputs.items() if k not in LABEL_KEYS}
-        check_inputs(inputs, self.model)
-        check_classes(labels, self.model)
+        units, inputs = self.units, self._checked(inputs, labels)
         positions = torch.arange(first_row, first_row + len(labels), device=inputs[units.key].device)
         may_hide = units.maskable(inputs)
         maskable, grid = may_hide.flatten(1), may_hide.shape[1:]
-        relevance = self._relevance(self.model, inputs, labels, grid)[0].flatten(1)
-        finite = relevance.isfinite().all(1, keepdim=True)
-        relevance = relevance.masked_fill(~finite, 0)
-        noise = keyed_uniform(self.seed, UNITS, 0, positions[:, None], maskable.cumsum(1))
-        span = units.span if options.challenge_span is None else options.challenge_span
-
+        relevance, finite = _finite(self._relevance(self.model, inputs, labels, grid)[0])
+        noise = self._noise(0, positions, maskable)
+        selection = self.options.challenge_selection
         count, rounding = maskable.sum(1), keyed_uniform(self.seed, ROWS, 0, positions)
 
         def hidden(share: float) -> dict[str, Any]:
             wanted = torch.floor(count * share + rounding).long().minimum((count - 1).clamp(min=0)) * (share > 0)
-            mask = select(relevance, maskable, wanted, options.challenge_selection, noise, span, grid) & finite
+            mask = select(relevance, maskable, wanted, selection, noise, self.span, grid) & finite.unsqueeze(1)
             draw = Draw(self.seed, FILL, 0, positions)
             return self.perturb(dict(inputs), mask.unflatten(1, grid), units, draw)
 
@@ -196,17 +183,11 @@ class Challenger:
         keys: tuple[int, Tensor],
     ) -> None:
         """Relevance of the rows in ``index`` and what is hidden of them, written into ``hidden``."""
-        options, grid = self.options, may_hide.shape[1:]
+        grid = may_hide.shape[1:]
         relevance, sure = self._relevance(model, _rows(inputs, index, len(may_hide)), labels[index], grid)
-        relevance = relevance.flatten(1)
+        relevance, finite = _finite(relevance)
         maskable = may_hide[index].flatten(1)
-        finite = relevance.isfinite().all(1)
-        relevance = relevance.masked_fill(~finite.unsqueeze(1), 0)
-        step, positions = keys
-        # Units are counted from the row's own start, so that padding on either side changes nothing.
-        noise = keyed_uniform(self.seed, UNITS, step, positions[:, None], maskable.cumsum(1))
-        span = self.units.span if options.challenge_span is None else options.challenge_span
-        mask = self._select(relevance, maskable, noise, span, grid)
+        mask = self._select(relevance, maskable, self._noise(*keys, maskable), self.span, grid)
         labelled = (labels[index] != IGNORED).reshape(len(index), -1).any(1)
         mask &= (finite & labelled).unsqueeze(1)
         if sure is not None:
@@ -215,6 +196,22 @@ class Challenger:
         hidden.removed[index] = removed_share(relevance, maskable, mask)
         hidden.without_units = (maskable.sum(1) < 2).sum()
         hidden.not_finite = (~finite).sum()
+
+    def _checked(self, inputs: Mapping[str, Any], labels: Tensor) -> dict[str, Any]:
+        """The inputs without labels, or a :class:`ChallengerError` that says what is wrong with them."""
+        if self.units.key not in inputs:
+            raise ChallengerError(
+                f"The batch holds {', '.join(inputs) or 'nothing'}, but the challenge needs {self.units.key!r}, the main input of"
+                f" {type(self.model).__name__}. Rename the column, or set the model's main_input_name."
+            )
+        inputs = {k: v for k, v in inputs.items() if k not in LABEL_KEYS}
+        check_inputs(inputs, self.model)
+        check_classes(labels, self.model)
+        return inputs
+
+    def _noise(self, step: int, positions: Tensor, maskable: Tensor) -> Tensor:
+        """Units are counted from the row's own start, so that padding on either side changes nothing."""
+        return keyed_uniform(self.seed, UNITS, step, positions[:, None], maskable.cumsum(1))
 
     def _select(self, relevance: Tensor, maskable: Tensor, noise: Tensor, span: int, grid: tuple[int, ...]) -> Tensor:
         options = self.options
@@ -289,6 +286,13 @@ class Challenger:
                 f" {self.units.key!r}; if not, per_unit and maskable of the adapter do not agree."
             )
         return relevance, None if gate is None else gate.passes
+
+
+def _finite(relevance: Tensor) -> tuple[Tensor, Tensor]:
+    """``(rows, units)`` with zeros in rows that hold NaN or infinity, and ``(rows,)`` which rows hold none."""
+    relevance = relevance.flatten(1)
+    finite = relevance.isfinite().all(1)
+    return relevance.masked_fill(~finite.unsqueeze(1), 0), finite
 
 
 def _rows(inputs: Mapping[str, Any], index: Tensor, rows: int) -> dict[str, Any]:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
-from .attribution.state import attribution_state
 from .challenged_temperature import challenged_temperature
 from .challenger import ChallengedBatch, Challenger
 from .checks import is_sharded, refuse_bad_loss, refuse_unsupported
@@ -22,7 +21,7 @@ from .config import LOWER_IS_BETTER
 from .errors import ChallengerError, ChallengerWarning
 from .expected_accuracy import expected_accuracy
 from .hub import explain_failed_upload, warn_of_failed_uploads
-from .inputs import factory_for
+from .inputs import factory_for, units_for
 from .losses import IGNORED, check_labels, problem_type_of
 from .metrics import CalibrationMetrics, Kept, with_logits
 from .model_card import write_model_card
@@ -133,40 +132,39 @@ class ChallengerTrainer(Trainer):
         refuse_unsupported(model, self.args.n_gpu)
         if is_sharded(model):
             raise ChallengerError("Its parameters are spread over processes.")
-        units: Any = factory_for(model, ChallengeOptions.of(self.args).challenge_units)(
-            model, self._processing_class(), None
-        )
+        units: Any = units_for(model, self._processing_class(), ChallengeOptions.of(self.args).challenge_units)
         if not hasattr(units, "attended"):
             raise ChallengerError(f"{units.key!r} has no tokens, from whose hidden states its accuracy could be foretold.")
-        with attribution_state(model), self.compute_loss_context_manager():
-            rows = len(self._rows_to_calibrate_on())
-            return expected_accuracy(model, self._batches(), units.attended, self.accelerator.gather, rows)
+        rows = self._rows_to_calibrate_on()
+        with self.compute_loss_context_manager():
+            return expected_accuracy(model, self._batches(rows), units.attended, self.accelerator.gather, len(rows))
 
     def _calibrate(self) -> float:
         """Fit a temperature on challenged training rows and fold it into the model."""
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        rows = self._rows_to_calibrate_on()
         first: dict[str, Any] = {}
         assert self._expected_accuracy is not None
-        with attribution_state(model), self.compute_loss_context_manager():
+        with self.compute_loss_context_manager():
             temperature = challenged_temperature(
                 model,
-                self._batches(first),
+                self._batches(rows, first),
                 self._expected_accuracy,
                 self.args,
                 self._processing_class(),
                 seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
                 process=(self.accelerator.process_index, self.accelerator.num_processes),
                 gather=self.accelerator.gather,  # not gather_for_metrics, which cuts as the last loader told it to
-                rows=len(self._rows_to_calibrate_on()),
+                rows=len(rows),
             )
         if temperature != 1:
             apply_temperature(model, temperature, first)
             self._temperature = (model, 1 / temperature, first)
         return temperature
 
-    def _batches(self, first: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-        """Training rows to calibrate on; ``first`` gets the inputs of the first batch."""
-        for batch in self.get_test_dataloader(self._rows_to_calibrate_on()):
+    def _batches(self, rows: Any, first: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        """Training rows as the model takes them; ``first`` gets the inputs of the first batch."""
+        for batch in self.get_test_dataloader(rows):
             inputs = dict(batch)
             labels = inputs.pop(self._label_name(inputs))
             if first is not None and not first:
