@@ -44,8 +44,12 @@ def cells(experiment: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def fingerprint(experiment: dict[str, Any], cell: dict[str, Any]) -> str:
-    """Of everything that determines a run: a result whose settings have changed since is not a result."""
+    """Of everything that determines a run: a result whose settings have changed since is not a result.
+
+    How many seeds a method gets determines no run of it.
+    """
     shared = {k: experiment.get(k) for k in PROTOCOL}
+    cell = {**cell, "settings": {k: v for k, v in cell["settings"].items() if k != "seeds"}}
     if cell["settings"].get("calibrate"):
         shared["calibrations"] = experiment["calibrations"]
     return hashlib.sha256(json.dumps([shared, cell], sort_keys=True).encode()).hexdigest()[:12]
