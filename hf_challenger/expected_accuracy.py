@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .attribution.state import attribution_state
 from .errors import ChallengerError
+from .head import head_of
 from .losses import IGNORED
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge, relative to features of mean length 1
@@ -22,36 +23,34 @@ LEFT_BY_TUNING = 0.7
 def expected_accuracy(
     model: nn.Module,
     batches: Iterable[Mapping[str, Any]],
-    attended: Callable[[Mapping[str, Any]], Tensor],
+    attended: Callable[[Mapping[str, Any]], Tensor] | None,
     gather: Callable[[Tensor], Tensor] = lambda rows: rows,
     rows: int | None = None,
 ) -> float:
     """From the leave-one-out accuracy a of a linear probe on the features that a model has *before* it is fine-tuned: 1 - .7(1 - a).
 
-    Features are the last hidden states, averaged over the attended tokens; the probe is a ridge regression onto the classes,
-    whose leave-one-out predictions have a closed form (Allen, Technometrics 1974), with the best of :data:`PENALTIES`.
+    Features of texts are the last hidden states, averaged over the attended tokens; of all else, what enters the last linear
+    layer: of a network that was never trained these are random features, which tell classes apart well enough. The probe is a
+    ridge regression onto the classes, whose leave-one-out predictions have a closed form (Allen, Technometrics 1974), with the
+    best of :data:`PENALTIES`.
 
     Args:
         model: before training; left as it is, and so are random states.
         batches: training rows, as the model takes them, with ``labels`` ``(rows,)``; -100 is left out.
-        attended: inputs → ``(rows, length)`` bool.
+        attended: texts: inputs → ``(rows, length)`` bool, the tokens that count. None for all else.
         gather: collects rows of all processes.
         rows: of all processes, without those that fill up the last batches. None: all that come.
 
     Raises:
-        ChallengerError: where the model returns no hidden states, or no class has two rows.
+        ChallengerError: where the model returns no hidden states (texts) or has no linear layer at its end (all else), or no
+            class has two rows.
     """
     features, answers = [], []
     with attribution_state(model), torch.no_grad():
         for batch in batches:
             inputs = {k: v for k, v in batch.items() if k != "labels"}
-            hidden = _last_hidden(model, inputs)
-            mask = attended(inputs).unsqueeze(-1)
-            if hidden.dim() != 3 or hidden.shape[1] != mask.shape[1]:
-                raise ChallengerError(
-                    f"{type(model).__name__}'s last hidden states are {tuple(hidden.shape)}, not one a token."
-                )
-            features.append(gather((hidden * mask).sum(1) / mask.sum(1).clamp(min=1)).double().cpu())
+            found = _entering_the_head(model, inputs) if attended is None else _of_tokens(model, inputs, attended(inputs))
+            features.append(gather(found).double().cpu())
             answers.append(gather(batch["labels"]).cpu())
     x, labels = torch.cat(features)[:rows], torch.cat(answers)[:rows]
     x, labels = x[labels != IGNORED], labels[labels != IGNORED]
@@ -61,6 +60,18 @@ def expected_accuracy(
         raise ChallengerError("No class has two training rows, from which its accuracy on new rows could be estimated.")
     probe = max(float((guess == labels)[told].double().mean()) for guess in _left_out(x, labels))
     return 1 - LEFT_BY_TUNING * (1 - probe)
+
+
+def _entering_the_head(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+    features = head_of(model, inputs).features.float()
+    return features if features.dim() == 2 else features.flatten(1, -2).mean(1)
+
+
+def _of_tokens(model: nn.Module, inputs: Mapping[str, Any], attended: Tensor) -> Tensor:
+    hidden, mask = _last_hidden(model, inputs), attended.unsqueeze(-1)
+    if hidden.dim() != 3 or hidden.shape[1] != mask.shape[1]:
+        raise ChallengerError(f"{type(model).__name__}'s last hidden states are {tuple(hidden.shape)}, not one a token.")
+    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 def _last_hidden(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .attribution.state import attribution_state
 from .errors import ChallengerError
+from .head import head_of
 from .inputs.names import main_input_of
 from .outputs import logits_of
 
@@ -49,7 +50,7 @@ def apply_temperature(model: nn.Module, temperature: float, inputs: Mapping[str,
         )
     batch = _dummy(model) if inputs is None else inputs
     with attribution_state(model), torch.no_grad():
-        before, layer = _last_linear(model, batch)
+        before, layer, _ = head_of(model, batch)
         kept = [(p, p.detach().clone()) for p in (layer.weight, layer.bias) if p is not None]
         _divide(kept, 2)  # exact in floating point, in any dtype
         try:
@@ -71,28 +72,6 @@ def _divide(parameters: list[tuple[Tensor, Tensor]], divisor: float) -> None:
     """Each parameter := its original values / divisor."""
     for parameter, original in parameters:
         parameter.copy_(original / divisor)
-
-
-def _last_linear(model: nn.Module, batch: Mapping[str, Any]) -> tuple[Tensor, nn.Linear]:
-    """The logits of a batch, and the linear layer that was called last and has one output for each of them."""
-    called: list[nn.Linear] = []
-    hooks = [
-        module.register_forward_hook(lambda layer, args, output: called.append(layer))
-        for module in model.modules()
-        if isinstance(module, nn.Linear)
-    ]
-    try:
-        logits = logits_of(model(**batch), model)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    layers = [layer for layer in called if layer.out_features == logits.shape[-1] and layer.weight.is_floating_point()]
-    if not layers:
-        raise ChallengerError(
-            f"{type(model).__name__} has no torch.nn.Linear with {logits.shape[-1]} outputs, as many as it has logits, so a"
-            " temperature cannot be stored in it. Divide the logits by the temperature where you use them."
-        )
-    return logits, layers[-1]
 
 
 def _dummy(model: nn.Module) -> dict[str, Any]:

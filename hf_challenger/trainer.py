@@ -133,11 +133,11 @@ class ChallengerTrainer(Trainer):
         if is_sharded(model):
             raise ChallengerError("Its parameters are spread over processes.")
         units: Any = units_for(model, self._processing_class(), ChallengeOptions.of(self.args).challenge_units)
-        if not hasattr(units, "attended"):
-            raise ChallengerError(f"{units.key!r} has no tokens, from whose hidden states its accuracy could be foretold.")
         rows = self._rows_to_calibrate_on()
         with self.compute_loss_context_manager():
-            return expected_accuracy(model, self._batches(rows), units.attended, self.accelerator.gather, len(rows))
+            return expected_accuracy(
+                model, self._batches(rows), getattr(units, "attended", None), self.accelerator.gather, len(rows)
+            )
 
     def _calibrate(self) -> float:
         """Fit a temperature on challenged training rows and fold it into the model."""
@@ -164,7 +164,12 @@ class ChallengerTrainer(Trainer):
 
     def _batches(self, rows: Any, first: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """Training rows as the model takes them; ``first`` gets the inputs of the first batch."""
-        for batch in self.get_test_dataloader(rows):
+        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False  # it holds for any loader
+        try:
+            loader = self.get_test_dataloader(rows)
+        finally:
+            self.args.dataloader_drop_last = drop_last
+        for batch in loader:
             inputs = dict(batch)
             labels = inputs.pop(self._label_name(inputs))
             if first is not None and not first:

@@ -14,7 +14,15 @@ import torch
 from peft import LoraConfig, get_peft_model
 from scipy.optimize import minimize_scalar
 from tiny import tiny_bert, tiny_data, tiny_rows, tiny_tokenizer
-from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
+from transformers import (
+    AutoModelForSequenceClassification,
+    PatchTSTConfig,
+    PatchTSTForClassification,
+    Trainer,
+    TrainingArguments,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 from hf_challenger import Challenger, ChallengerConfig, ChallengerTrainer
 from hf_challenger.attribution import LRP
@@ -160,8 +168,21 @@ def attended(inputs: Any) -> torch.Tensor:
     return inputs["attention_mask"].bool()
 
 
-def test_expected_accuracy_is_that_of_probes_that_left_a_row_out() -> None:
+def left_out_by_hand(features: np.ndarray, labels: np.ndarray) -> float:
     """Each row predicted by a ridge regression with an intercept, fitted by least squares on all the others."""
+    x = features - features.mean(0)
+    x = np.c_[x / np.linalg.norm(x, axis=1).mean(), np.full(len(x), len(x) ** -0.5)]
+    right = dict.fromkeys(PENALTIES, 0)
+    for penalty in PENALTIES:
+        for i in range(len(x)):
+            others = np.arange(len(x)) != i
+            a, b = x[others], np.eye(3)[labels[others]]
+            weights = np.linalg.solve(a.T @ a + penalty * np.eye(a.shape[1]), a.T @ b)
+            right[penalty] += int((x[i] @ weights).argmax() == labels[i])
+    return max(right.values()) / len(x)
+
+
+def test_expected_accuracy_is_that_of_probes_that_left_a_row_out() -> None:
     model = tiny_bert().double().eval()
     features, labels = [], []
     for row in tiny_rows(24):
@@ -169,19 +190,29 @@ def test_expected_accuracy_is_that_of_probes_that_left_a_row_out() -> None:
             states = model(input_ids=torch.tensor([row["input_ids"]]), output_hidden_states=True).hidden_states[-1][0]
         features.append(states.mean(0).numpy())
         labels.append(row["labels"])
-    x, y = np.array(features), np.array(labels)
-    x = x - x.mean(0)
-    x = np.c_[x / np.linalg.norm(x, axis=1).mean(), np.full(len(x), len(x) ** -0.5)]
-    best = 0.0
-    for penalty in PENALTIES:
-        right = 0
-        for i in range(len(x)):
-            others = np.arange(len(x)) != i
-            a, b = x[others], np.eye(3)[y[others]]
-            weights = np.linalg.solve(a.T @ a + penalty * np.eye(a.shape[1]), a.T @ b)
-            right += int((x[i] @ weights).argmax() == y[i])
-        best = max(best, right / len(x))
+    best = left_out_by_hand(np.array(features), np.array(labels))
     assert expected_accuracy(model, batches(), attended) == pytest.approx(1 - 0.7 * (1 - best))
+    assert 0.4 < best < 1
+
+
+class LastLayerOnly(torch.nn.Module):
+    """A linear layer on the pixels as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(9, 3)
+
+    def forward(self, pixel_values: torch.Tensor) -> Any:
+        return self.head(pixel_values.flatten(1))
+
+
+def test_without_tokens_it_is_told_by_what_enters_the_last_layer() -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(20, 1, 3, 3, dtype=torch.float64), torch.arange(20) % 3
+    x[:, 0, 0, 0] += 2 * y
+    rows = [{"pixel_values": x[i : i + 7], "labels": y[i : i + 7]} for i in (0, 7, 14)]
+    best = left_out_by_hand(x.flatten(1).numpy(), y.numpy())
+    assert expected_accuracy(LastLayerOnly().double(), rows, None) == pytest.approx(1 - 0.7 * (1 - best))
     assert 0.4 < best < 1
 
 
@@ -325,6 +356,66 @@ def test_large_sets_are_sampled_evenly(trainer: Make, monkeypatch: pytest.Monkey
     assert [row["labels"] for row in trainer(data=data)._rows_to_calibrate_on()] == data["labels"][::4]
     assert [row["labels"] for row in trainer(data=tiny_rows(32))._rows_to_calibrate_on()] == data["labels"][::4]
     assert len(trainer(data=data.to_iterable_dataset())._rows_to_calibrate_on()) == 10
+
+
+def series_rows(rows: int = 24) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
+    torch.manual_seed(0)
+    config = PatchTSTConfig(
+        num_input_channels=2, context_length=24, num_targets=3, patch_length=4, patch_stride=4, d_model=16, use_cls_token=True,
+        num_hidden_layers=1, num_attention_heads=2, ffn_dim=16,
+    )  # fmt: skip
+    data = [{"past_values": torch.randn(24, 2), "target_values": i % 3} for i in range(rows)]
+    for row in data:
+        row["past_values"][8 * row["target_values"] :, 0] += 1
+    return PatchTSTForClassification(config), data, {"label_names": ["target_values"]}
+
+
+def image_rows(rows: int = 24) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
+    torch.manual_seed(0)
+    config = ViTConfig(
+        image_size=8, patch_size=2, num_channels=1, hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        intermediate_size=16, num_labels=3,
+    )  # fmt: skip
+    data = [{"pixel_values": torch.randn(1, 8, 8), "labels": i % 3} for i in range(rows)]
+    for row in data:
+        row["pixel_values"][:, 2 * row["labels"] :] += 1
+    return ViTForImageClassification(config), data, {}
+
+
+@pytest.mark.parametrize("rows", [series_rows, image_rows])
+def test_series_and_images_are_calibrated_as_texts_are(rows: Any, trainer: Make) -> None:
+    model, data, options = rows()
+    untrained = copy.deepcopy(model)
+    told: list[Any] = []
+    for share in (0.0, 0.5):
+        run = trainer(
+            model=copy.deepcopy(untrained),
+            data=data,
+            kwargs={"processing_class": None, "eval_dataset": None},
+            **{**options, "challenge_temperature": True, "challenge_share": share, "max_steps": 90},
+        )
+        output = run.train().metrics
+        told.append((run, output["challenge_temperature"]))
+        label = run.label_names[0]
+        batch = [{k: torch.stack([torch.as_tensor(row[k]) for row in data]) for k in data[0]}]
+        batch[0]["labels"] = batch[0].pop(label)
+        accuracy = expected_accuracy(untrained, batch, None)
+        assert output["expected_accuracy"] == pytest.approx(accuracy)
+        apply_temperature(run.model, 1 / told[-1][1], {k: v for k, v in batch[0].items() if k != "labels"})
+        again = challenged_temperature(run.model, batch, accuracy, seed=run.args.seed)
+        assert told[-1][1] == pytest.approx(again, rel=1e-3)
+    assert told[0][1] > 1.05
+
+
+def test_a_loader_that_drops_its_last_batch_drops_none_here(trainer: Make) -> None:
+    whole, dropping = (
+        trainer(data=tiny_data(21), per_device_eval_batch_size=32, dataloader_drop_last=drop, **DEFAULT)
+        for drop in (False, True)
+    )
+    expected = whole._expect()
+    assert dropping._expect() == expected
+    assert dropping.args.dataloader_drop_last
+    assert "challenge_temperature" in dropping.train().metrics
 
 
 def test_what_is_no_answer_is_refused() -> None:
