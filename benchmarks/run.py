@@ -110,11 +110,13 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
             cell["settings"]["kind"], own, model=model, args=config, processing_class=tokenizer, train_dataset=task.train
         )
         trainer.remove_callback(_printer())
+        drop_last, config.dataloader_drop_last = config.dataloader_drop_last, False  # it holds for all loaders
         accuracy = foretold(trainer, task) if calibrations else None  # draws nothing: the same training with it and without
+        config.dataloader_drop_last = drop_last
         began, began_cpu = time.perf_counter(), time.process_time()
         trainer.train()
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
-        trainer.args.dataloader_drop_last = False  # it holds for predictions too
+        config.dataloader_drop_last = False
 
         def measures(scores: Any, labels: Any) -> dict[str, float]:
             adaptive = adaptive_calibration_error(scores.double().softmax(-1), labels)
@@ -168,9 +170,9 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
 def foretold(trainer: Any, task: Any) -> float:
     """The accuracy that is expected of the model on new rows, before it is trained."""
     from hf_challenger.expected_accuracy import expected_accuracy
-    from hf_challenger.inputs import Tokens
+    from hf_challenger.inputs import units_for
 
-    attended = Tokens(trainer.model, trainer.processing_class).attended
+    attended = getattr(units_for(trainer.model, trainer.processing_class), "attended", None)
     return expected_accuracy(trainer.model, rows_of(trainer, task), attended)
 
 

@@ -23,17 +23,19 @@ from paired import Comparison, paired
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.S)
+CELL = ("model", "set", "size", "method", "seed")
 # title, metric, lower is better
 COLUMNS = (("error", "error", True), ("ECE", "ece", True), ("NLL", "nll", True), ("Brier", "brier", True))
 
 
 def runs_of(name: str, results: Path = HERE / "results") -> list[dict[str, Any]]:
-    """Runs of an experiment, or of some of its sets."""
+    """Runs of an experiment, or of some of its sets; of a run that was done anew with other settings, the latest."""
     experiment, _, sets = name.partition(":")
     path = results / f"{experiment}.jsonl"
     if not path.is_file():
         raise SystemExit(f"There is no {path}; known: {', '.join(sorted(p.stem for p in results.glob('*.jsonl')))}.")
     runs = [json.loads(line) for line in path.read_text().splitlines()]
+    runs = list({tuple(r[k] for k in CELL): r for r in runs}.values())
     if sets:
         runs = [r for r in runs if r["set"] in sets.split(",")]
     return runs

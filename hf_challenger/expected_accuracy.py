@@ -23,7 +23,7 @@ LEFT_BY_TUNING = 0.7
 def expected_accuracy(
     model: nn.Module,
     batches: Iterable[Mapping[str, Any]],
-    attended: Callable[[Mapping[str, Any]], Tensor] | None,
+    attended: Callable[[Mapping[str, Any]], Tensor] | None = None,
     gather: Callable[[Tensor], Tensor] = lambda rows: rows,
     rows: int | None = None,
 ) -> float:

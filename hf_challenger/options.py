@@ -29,7 +29,7 @@ class ChallengeOptions:
         default=None,
         metadata={
             "help": "Share p of the rows that are challenged in training, in [0, 1]. 0 is plain Trainer, bit for bit. Not set: 0.5"
-            " for series, images and audio; 0 for tokens, where challenge_temperature does the work."
+            " for images; 0 for tokens, series and audio, where challenge_temperature does the work by itself."
         },
     )
     challenge_rate: float | None = field(
@@ -128,8 +128,7 @@ class ChallengeOptions:
         default=None,
         metadata={
             "help": "After training, fit a temperature on challenged training rows and fold it into the last layer: confidences"
-            " change, predicted classes do not. Not set: yes for tokens, unless challenge_share is set; no for all else."
-            " Single-label classification only."
+            " change, predicted classes do not. Not set: yes, unless challenge_share is set. Single-label classification only."
         },
     )
 
@@ -182,9 +181,8 @@ class ChallengeOptions:
 
     def resolved(self, units: Any) -> ChallengeOptions:
         """These options with what suits an adapter (or what makes it) wherever they are not set."""
-        usual = defaults_of(units)
-        if self.challenge_share is not None:
-            usual["temperature"] = False  # plain Trainer, or a challenge in training, was asked for
+        # Whoever sets a share asks for plain Trainer, or for a challenge in training, and for no more.
+        usual = {**defaults_of(units), "temperature": self.challenge_share is None}
         named = {f"challenge_{name}": value for name, value in usual.items()}
         return replace(self, **{name: value for name, value in named.items() if getattr(self, name) is None})
 

@@ -48,9 +48,8 @@ class ChallengerTrainer(Trainer):
     A challenge hides the units of a row (tokens, time steps, patches) on which, by LRP, the model's score for its class rests.
     In training (``challenge_share``) a share of the rows is challenged, and the model learns from the mix of clean and
     challenged rows, in one forward pass. After training (``challenge_temperature``) challenged training rows tell how sure
-    the model should be, and a temperature is folded into its last layer. Which of the two is on by default depends on the
-    kind of input: texts get the second, all else the first. Evaluation and prediction are those of ``Trainer``; ``evaluate()``
-    also reports accuracy, ece, nll and brier.
+    the model should be, and a temperature is folded into its last layer. By default images get both, texts, series and audio
+    the second. Evaluation and prediction are those of ``Trainer``; ``evaluate()`` also reports accuracy, ece, nll and brier.
 
     Args:
         args: a :class:`~hf_challenger.ChallengerConfig`, or plain ``TrainingArguments`` (default challenge).

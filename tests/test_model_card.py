@@ -281,10 +281,13 @@ def test_the_sentence_follows_the_options(options: dict[str, Any], words: str) -
 
 
 def test_the_sentence_tells_the_defaults_of_the_kind_of_input() -> None:
-    sentence = how_it_was_challenged(ChallengeOptions(), "series")
+    assert "not challenged in training" in how_it_was_challenged(ChallengeOptions(), "series")
+    sentence = how_it_was_challenged(ChallengeOptions(challenge_share=0.5), "series")
     assert "10% of a row's blocks of time steps" in sentence
     assert "their targets softened" in sentence
-    assert "their targets softened" not in how_it_was_challenged(ChallengeOptions(challenge_softening=0), "series")
+    assert "their targets softened" not in how_it_was_challenged(
+        ChallengeOptions(challenge_share=0.5, challenge_softening=0), "series"
+    )
 
 
 @pytest.mark.parametrize(

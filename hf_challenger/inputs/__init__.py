@@ -39,8 +39,8 @@ class Units(Protocol):
         perturbations: names of the ways to hide a unit, see :mod:`hf_challenger.perturbation`; the first is the default.
         span: units that are hidden side by side, by default.
 
-    What suits a kind of input is told by further attributes, all optional (:data:`DEFAULTS`): ``share``, ``rate``, ``softening``
-    and ``temperature``, which stand in for the options of those names where they are not set.
+    What suits a kind of input is told by further attributes, all optional (:data:`DEFAULTS`): ``share``, ``rate`` and
+    ``softening``, which stand in for the options of those names where they are not set.
 
     The grid of units has one axis (tokens, time) or several (patches).
     """
@@ -78,11 +78,11 @@ BY_INPUT = {
 
 
 # Chosen on development sets: benchmarks/README.md.
-DEFAULTS: dict[str, Any] = {"share": 0.5, "rate": 0.25, "softening": 1.0, "temperature": False}
+DEFAULTS: dict[str, Any] = {"share": 0.5, "rate": 0.25, "softening": 1.0}
 
 
 def defaults_of(units: Any) -> dict[str, Any]:
-    """What options that are not set come to, for an adapter or what makes it: share, rate, softening, temperature."""
+    """What options that are not set come to, for an adapter or what makes it: share, rate, softening."""
     return {name: getattr(units, name, usual) for name, usual in DEFAULTS.items()}
 
 
