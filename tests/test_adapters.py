@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hf_challenger import ChallengeOptions, Challenger, ChallengerError
-from hf_challenger.inputs import ADAPTERS, Audio, Patches, Series, SeriesChannelsFirst, register_units, units_for
+from hf_challenger.inputs import ADAPTERS, Audio, Patches, Series, SeriesChannelsFirst, Tokens, register_units, units_for
 
 
 class Columns:
@@ -87,6 +87,15 @@ def test_each_kind_of_input_has_its_defaults_and_options_come_first(monkeypatch,
     told = Challenger(model, ChallengeOptions(challenge_units=units, challenge_rate=0.7, challenge_softening=0.0))
     assert (usual.rate, usual.softening) == (rate, softening)
     assert (told.rate, told.softening) == (0.7, 0.0)
+
+
+@pytest.mark.parametrize(("units", "share"), [(Patches, 0.5), (Series, 0.0), (Audio, 0.0), (Tokens, 0.0), (Columns, 0.5)])
+def test_all_are_calibrated_and_images_challenged_in_training_too_unless_a_share_is_asked_for(units, share):
+    usual = ChallengeOptions().resolved(units)
+    assert (usual.challenge_share, usual.challenge_temperature) == (share, True)
+    told = ChallengeOptions(challenge_share=0.25).resolved(units)
+    assert (told.challenge_share, told.challenge_temperature) == (0.25, False)
+    assert ChallengeOptions(challenge_share=0.25, challenge_temperature=True).resolved(units).challenge_temperature
 
 
 def test_an_adapter_of_ones_own_serves_a_plain_module_that_returns_a_dict():
