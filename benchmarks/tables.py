@@ -4,8 +4,9 @@
     python benchmarks/tables.py                      # all tables of README.md, docs/ and benchmarks/README.md
     python benchmarks/tables.py --show images        # one, on the screen
 
-NAME is an experiment, maybe with sets to choose: ``images``, ``series:trace,medicalimages``, or one of :data:`OTHERS`. Sizes of
-one set, and models, are averaged first.
+NAME is an experiment, maybe with sets to choose: ``images``, ``series:trace,medicalimages``; the same with ``against:`` before it,
+for paired differences from what the library does by default (:data:`OURS`); or one of :data:`OTHERS`. Sizes of one set, and
+models, are averaged first.
 """
 
 from __future__ import annotations
@@ -74,6 +75,23 @@ def table(runs: list[dict[str, Any]], baseline: str = "plain", part: str = "") -
                 f"{paired(runs, method, baseline, _seconds, True).change + 1:.2f}" if timed else "",
             ]
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+# What the library does by default, as the runner calls it: experiment → method.
+OURS = {"images": "challenger, challenged temperature"}
+OURS_ELSE = "plain, challenged temperature"
+
+
+def against_table(name: str, results: Path) -> str:
+    """Paired differences of every other method from the default, on the runs that both have; above 0: the default is better."""
+    runs, ours = runs_of(name, results), OURS.get(name.partition(":")[0], OURS_ELSE)
+    runs = [*runs, *_scaled(runs, "plain"), *_calibrated(runs)]
+    rivals = [m for m in dict.fromkeys(run["method"] for run in runs) if m != ours]
+    lines = [f"| minus {ours} | pairs | error | ECE | NLL | Brier |", "|" + "---|" * 6]
+    found = {m: [paired(runs, m, ours, score(metric), True) for _, metric, _ in COLUMNS] for m in rivals}
+    for rival, compared in sorted(found.items(), key=lambda item: item[1][2].mean):
+        lines.append(f"| {rival} | {compared[0].pairs} | {' | '.join(_interval(c) for c in compared)} |")
     return "\n".join(lines)
 
 
@@ -180,6 +198,9 @@ def written(text: str, results: Path = HERE / "results") -> str:
     """The page with its tables made anew."""
 
     def content(name: str) -> str:
+        kind, _, rest = name.partition(":")
+        if kind == "against":
+            return against_table(rest, results)
         return OTHERS[name](results) if name in OTHERS else table(runs_of(name, results))
 
     return MARKED.sub(lambda m: f"{m[1]}{content(m[2])}\n{m[3]}", text)

@@ -213,6 +213,35 @@ def test_every_quoted_table_is_what_the_committed_runs_say():
         assert tables.written(page.read_text()) == page.read_text(), f"run `make tables`: {page.name}"
 
 
+def test_rivals_stand_against_the_default_on_shared_runs(tmp_path):
+    rows = [
+        {"model": "m", "set": s, "size": 1, "seed": k, "method": m, "temperature": None, "metrics": {"test": scores(x)}}
+        | ({"calibrated": {"challenged temperature": {"metrics": {"test": scores(0.1)}}}} if m == "plain" else {})
+        for s in "ab"
+        for k in range(3)
+        for m, x in (("plain", 0.3), ("smooth", 0.05))
+        if (m, k) != ("smooth", 2)
+    ]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    plain, smooth = "+0.200 [+0.200, +0.200]", "-0.050 [-0.050, -0.050]"
+    shown = tables.written("<!-- table: against:texts -->\n<!-- end of table -->", tmp_path).splitlines()
+    error = "+0.000 [+0.000, +0.000]"
+    assert shown[3:5] == [
+        f"| smooth | 4 | {error} | {smooth} | {smooth} | {smooth} |",
+        f"| plain | 6 | {error} | {plain} | {plain} | {plain} |",
+    ]
+
+
+def scores(x):
+    return {"accuracy": 0.5, "ece": x, "nll": x, "brier": x}
+
+
+def test_the_latest_of_a_cells_runs_counts(tmp_path):
+    rows = [{"model": "m", "set": "s", "size": 1, "seed": 0, "method": "plain", "fingerprint": x} for x in "ab"]
+    (tmp_path / "e.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert [r["fingerprint"] for r in tables.runs_of("e", tmp_path)] == ["b"]
+
+
 def test_diversity_is_averaged_by_method_and_set():
     rows = [
         {"method": m, "set": s, "diversity": {"effective_rank": r, "filter_cosine": 0.25}}
