@@ -178,32 +178,36 @@ def foretold(trainer: Any, task: Any) -> float:
 
 def temperature_of(trainer: Any, task: Any, accuracy: float, options: dict[str, Any]) -> float:
     """A temperature fitted on challenged training rows; 1 where none fits them."""
-    import warnings
-
     from hf_challenger.challenged_temperature import challenged_temperature
-    from hf_challenger.errors import ChallengerWarning
+    from hf_challenger.errors import ChallengerError
 
     options = dict(options)
     given = {k: options.pop(k) for k in ("selection",) if k in options}
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", ChallengerWarning)
-        try:
-            return challenged_temperature(
-                trainer.model,
-                rows_of(trainer, task),
-                accuracy,
-                type("Options", (), options),
-                trainer.processing_class,
-                seed=trainer.args.seed,
-                **given,
-            )
-        except ChallengerWarning:
-            return 1.0
+    try:
+        return challenged_temperature(
+            trainer.model,
+            rows_of(trainer, task),
+            accuracy,
+            type("Options", (), options),
+            trainer.processing_class,
+            seed=trainer.args.seed,
+            **given,
+        )
+    except ChallengerError:  # no better than chance
+        return 1.0
 
 
 def rows_of(trainer: Any, task: Any) -> Any:
-    """Batches of the training rows, with their label under the name that the temperature expects."""
-    for batch in trainer.get_test_dataloader(task.train):
+    """Batches of the training rows, with their label under the name that the temperature expects.
+
+    Of large sets as many, evenly spaced, as the library takes. (Series before 25 November 2026: all.)
+    """
+    from torch.utils.data import Subset
+
+    from hf_challenger.trainer import CALIBRATION_ROWS
+
+    some = Subset(task.train, range(0, len(task.train), -(-len(task.train) // CALIBRATION_ROWS)))
+    for batch in trainer.get_test_dataloader(some):
         yield {"labels" if k == task.label_name else k: v for k, v in batch.items()}
 
 

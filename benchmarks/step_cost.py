@@ -118,7 +118,7 @@ def trainers(case: str, ways: list[str], args: argparse.Namespace) -> tuple[dict
             bf16=args.bf16,
             per_device_train_batch_size=len(batch[label]),
             label_names=[label],
-            **options,
+            **{"challenge_share": 0.5, **options},  # also where that is not the default
         )
         trainer = make_trainer(kind, {}, model=model, args=config)
         trainer.current_gradient_accumulation_steps = 1

@@ -79,7 +79,7 @@ def table(runs: list[dict[str, Any]], baseline: str = "plain", part: str = "") -
 
 
 # What the library does by default, as the runner calls it: experiment → method.
-OURS = {"images": "challenger, challenged temperature"}
+OURS = dict.fromkeys(("images", "images_vit", "small"), "challenger, challenged temperature")
 OURS_ELSE = "plain, challenged temperature"
 
 
@@ -194,16 +194,17 @@ def pages() -> list[Path]:
     return [ROOT / "README.md", HERE / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
+def content(name: str, results: Path, *how: str) -> str:
+    """The table of that name; ``how``: baseline and test part, where they are not the usual ones."""
+    kind, _, rest = name.partition(":")
+    if kind == "against":
+        return against_table(rest, results)
+    return OTHERS[name](results) if name in OTHERS else table(runs_of(name, results), *how)
+
+
 def written(text: str, results: Path = HERE / "results") -> str:
     """The page with its tables made anew."""
-
-    def content(name: str) -> str:
-        kind, _, rest = name.partition(":")
-        if kind == "against":
-            return against_table(rest, results)
-        return OTHERS[name](results) if name in OTHERS else table(runs_of(name, results))
-
-    return MARKED.sub(lambda m: f"{m[1]}{content(m[2])}\n{m[3]}", text)
+    return MARKED.sub(lambda m: f"{m[1]}{content(m[2], results)}\n{m[3]}", text)
 
 
 def main() -> None:
@@ -214,7 +215,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=HERE / "results")
     args = parser.parse_args()
     if args.show:
-        print(table(runs_of(args.show, args.results), args.baseline, args.part))
+        print(content(args.show, args.results, args.baseline, args.part))
         return
     for page in pages():
         text = written(page.read_text(), args.results)

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from .attribution.state import attribution_state
 from .calibration import fit_temperature
 from .challenger import Challenger
-from .errors import ChallengerWarning
+from .checks import on_all_processes
+from .errors import ChallengerError, ChallengerWarning
 from .losses import IGNORED
 from .options import ChallengeOptions
 from .outputs import logits_of
@@ -59,27 +60,30 @@ def challenged_temperature(
         rows: of all processes, without those that fill up the last batches. None: all that come.
 
     Raises:
-        ChallengerError: where labels and logits do not fit a classification.
-
-    Warns:
-        ChallengerWarning: where the model is no better than chance on the challenged rows, so that no temperature fits.
+        ChallengerError: where labels and logits do not fit a classification, or the model is no better than chance on the
+            challenged rows, so that no temperature fits.
     """
     everything = replace(ChallengeOptions.of(options), challenge_threshold=0.0, challenge_selection=selection)
     challenger = Challenger(model, everything, processing_class, seed)
     with attribution_state(model):
-        doses, answers = [], []
-        size = None  # of all batches but, maybe, the last
-        for number, batch in enumerate(batches):
-            size = len(batch["labels"]) if size is None else size
-            inputs = {k: v for k, v in batch.items() if k != "labels"}
-            doses.append(challenger.doses(inputs, batch["labels"], (number * process[1] + process[0]) * size))
-            answers.append(gather(batch["labels"]).cpu())
-        labels = torch.cat(answers)[:rows]
+
+        def read() -> list[tuple[Callable[[float], dict[str, Any]], Tensor]]:
+            found = []
+            size = None  # of all batches but, maybe, the last
+            for number, batch in enumerate(batches):
+                size = len(batch["labels"]) if size is None else size
+                inputs = {k: v for k, v in batch.items() if k != "labels"}
+                dose = challenger.doses(inputs, batch["labels"], (number * process[1] + process[0]) * size)
+                found.append((dose, batch["labels"]))
+            return found
+
+        found = on_all_processes(read, gather, next(model.parameters()).device)
+        labels = torch.cat([gather(answers).cpu() for _, answers in found])[:rows]
         known = labels != IGNORED
 
         def logits(share: float) -> Tensor:
             with torch.no_grad():
-                return torch.cat([gather(logits_of(model(**dose(share)), model).float()).cpu() for dose in doses])[:rows]
+                return torch.cat([gather(logits_of(model(**dose(share)), model).float()).cpu() for dose, _ in found])[:rows]
 
         def right(scores: Tensor) -> float:
             return float((scores.argmax(1) == labels)[known].double().mean())
@@ -95,9 +99,7 @@ def challenged_temperature(
         warnings.simplefilter("ignore", ChallengerWarning)  # it warns of rows that are all right, too
         temperature = fit_temperature(nearest, labels)
     if temperature > HIGHEST:
-        warnings.warn(
-            f"The model is right about {right(nearest):.0%} of the challenged training rows, no better than chance.",
-            ChallengerWarning,
-            stacklevel=2,
+        raise ChallengerError(
+            f"The model is right about {right(nearest):.0%} of the challenged training rows, no better than chance."
         )
     return max(1.0, temperature)

@@ -242,7 +242,7 @@ class Challenger:
             weights = torch.ones(rows, device=device).index_fill(0, index, clean_weight)
             if len(index):
                 clean = perturb(torch.zeros_like(drop_mask))  # with the keys that a challenge adds
-                mixed = {k: torch.cat([clean[k], v[index]]) if _has_rows(v, rows) else v for k, v in mixed.items()}
+                mixed = {k: torch.cat([clean[k], v[index]]) if has_rows(v, rows) else v for k, v in mixed.items()}
                 parents = torch.cat([parents, index])
                 weights = torch.cat([weights, torch.full((len(index),), challenged_weight, device=device)])
                 challenged, removed, drop_mask = (
@@ -297,8 +297,9 @@ def _finite(relevance: Tensor) -> tuple[Tensor, Tensor]:
 
 def _rows(inputs: Mapping[str, Any], index: Tensor, rows: int) -> dict[str, Any]:
     """Those rows of a batch; what has no rows stays."""
-    return {k: v[index] if _has_rows(v, rows) else v for k, v in inputs.items()}
+    return {k: v[index] if has_rows(v, rows) else v for k, v in inputs.items()}
 
 
-def _has_rows(x: Any, rows: int) -> bool:
+def has_rows(x: Any, rows: int) -> bool:
+    """Whether that value of a batch has one entry for each row."""
     return isinstance(x, Tensor) and x.dim() > 0 and len(x) == rows

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,10 +13,27 @@ from .errors import ChallengerError
 from .inputs.series import OBSERVED_KEYS
 from .losses import check_labels, problem_type_of
 
+Found = TypeVar("Found")
+
 
 def is_sharded(model: nn.Module) -> bool:
     """Whether the parameters are spread over processes by FSDP2 (``fully_shard``)."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def on_all_processes(what: Callable[[], Found], gather: Callable[[Tensor], Tensor], device: torch.device) -> Found:
+    """What ``what()`` returns, or its error; an error on another process is one here too, which would else wait for that one."""
+    found, error = None, None
+    try:
+        found = what()
+    except Exception as caught:
+        error = caught
+    failed = gather(torch.tensor([error is not None], device=device))
+    if error is not None:
+        raise error
+    if failed.any():
+        raise ChallengerError(f"Process {int(failed.nonzero()[0])} could not go on; it says why.")
+    return cast("Found", found)
 
 
 def refuse_unsupported(model: nn.Module, gpus_of_this_process: int = 1) -> None:
@@ -46,7 +63,7 @@ def refuse_unsupported(model: nn.Module, gpus_of_this_process: int = 1) -> None:
         raise ChallengerError(
             "The model's weights are quantized; the operations of quantized layers have no relevance rule yet. Load the model"
             " without quantization_config (dtype='bfloat16' halves its memory; PEFT adapters on it are supported), or train"
-            " with challenge_share=0."
+            " with challenge_share=0, which is plain Trainer."
         )
 
 

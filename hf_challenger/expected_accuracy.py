@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attribution.state import attribution_state
+from .checks import on_all_processes
 from .errors import ChallengerError
 from .head import head_of
 from .losses import IGNORED
@@ -42,17 +43,27 @@ def expected_accuracy(
         rows: of all processes, without those that fill up the last batches. None: all that come.
 
     Raises:
-        ChallengerError: where the model returns no hidden states (texts) or has no linear layer at its end (all else), or no
-            class has two rows.
+        ChallengerError: where the model returns no hidden states (texts) or has no linear layer at its end (all else), where
+            those are not one vector a row, or no class has two rows.
     """
-    features, answers = [], []
-    with attribution_state(model), torch.no_grad():
+
+    def read() -> list[tuple[Tensor, Tensor]]:
+        found = []
         for batch in batches:
             inputs = {k: v for k, v in batch.items() if k != "labels"}
-            found = _entering_the_head(model, inputs) if attended is None else _of_tokens(model, inputs, attended(inputs))
-            features.append(gather(found).double().cpu())
-            answers.append(gather(batch["labels"]).cpu())
-    x, labels = torch.cat(features)[:rows], torch.cat(answers)[:rows]
+            features = _entering_the_head(model, inputs) if attended is None else _of_tokens(model, inputs, attended(inputs))
+            if len(features) != len(batch["labels"]):
+                raise ChallengerError(
+                    f"What {type(model).__name__} tells of {len(batch['labels'])} labelled rows is {tuple(features.shape)}, not"
+                    " one vector a row."
+                )
+            found.append((features, batch["labels"]))
+        return found
+
+    with attribution_state(model), torch.no_grad():
+        found = on_all_processes(read, gather, next(model.parameters()).device)
+        x = torch.cat([gather(features).double().cpu() for features, _ in found])[:rows]
+        labels = torch.cat([gather(answers).cpu() for _, answers in found])[:rows]
     x, labels = x[labels != IGNORED], labels[labels != IGNORED]
     # A row that is alone in its class cannot be told from the others.
     told = labels.bincount()[labels] > 1 if len(labels) else labels.bool()

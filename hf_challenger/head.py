@@ -31,21 +31,22 @@ def head_of(model: nn.Module, inputs: Mapping[str, Any]) -> Head:
     Raises:
         ChallengerError: where no linear layer has as many outputs as there are logits.
     """
-    called: list[tuple[nn.Linear, Tensor]] = []
-    hooks = [
-        module.register_forward_hook(lambda layer, args, output: called.append((layer, args[0])))
-        for module in model.modules()
-        if isinstance(module, nn.Linear)
-    ]
+    last: dict[int, tuple[nn.Linear, Tensor]] = {}  # by outputs: the inputs of all layers at once would fill the memory
+
+    def keep(layer: nn.Linear, args: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> None:
+        if layer.weight.is_floating_point():
+            last[layer.out_features] = (layer, args[0] if args else named["input"])
+
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    hooks = [module.register_forward_hook(keep, with_kwargs=True) for module in linear]
     try:
         logits = logits_of(model(**inputs), model)
     finally:
         for hook in hooks:
             hook.remove()
-    for layer, features in reversed(called):
-        if layer.out_features == logits.shape[-1] and layer.weight.is_floating_point():
-            return Head(logits, layer, features)
-    raise ChallengerError(
-        f"{type(model).__name__} has no torch.nn.Linear with {logits.shape[-1]} outputs, as many as it has logits, in which a"
-        " temperature could be stored. Divide the logits by the temperature where you use them."
-    )
+    if logits.shape[-1] not in last:
+        raise ChallengerError(
+            f"{type(model).__name__} has no torch.nn.Linear with {logits.shape[-1]} outputs, as many as it has logits. A"
+            " temperature cannot be stored in it: divide the logits by it where you use them."
+        )
+    return Head(logits, *last[logits.shape[-1]])

@@ -81,6 +81,7 @@ class Card:
         heat_maps: caption → path of a picture, relative to the card.
         versions: package → version.
         temperature: what :func:`~hf_challenger.temperature.apply_temperature` folded into the model; None: nothing.
+        calibrated: whether a temperature from challenged training rows is part of that.
     """
 
     summary: TrainingSummary
@@ -94,6 +95,7 @@ class Card:
     heat_maps: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     temperature: float | None = None
+    calibrated: bool = False
 
     def render(self) -> ModelCard:
         """The card, with its metadata."""
@@ -104,7 +106,7 @@ class Card:
             origin=self._origin(),
             challenged=self.options.resolved(ADAPTERS.get(self.units)).challenge_share != 0,
             how=how_it_was_challenged(self.options, self.units)
-            + how_it_was_calibrated(self.options, self.units, self.temperature),
+            + (how_it_was_calibrated(self.units) if self.calibrated else ""),
             options_table=options_table(self.options),
             results_table=results_table(self.results, self.baseline),
             has_baseline=any(self.baseline.values()),
@@ -201,6 +203,7 @@ def write_model_card(trainer: Trainer, told: dict[str, Any]) -> Path:
         **placed(folder, **pictures),
         versions={"hf_challenger": __version__, "python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         temperature=getattr(getattr(trainer.model, "config", None), "calibration_temperature", None),
+        calibrated=getattr(trainer, "_temperature", None) is not None,
     )
     folder.mkdir(parents=True, exist_ok=True)
     rendered = card.render()
@@ -343,10 +346,8 @@ def how_it_was_challenged(options: ChallengeOptions, adapter: str) -> str:
     )
 
 
-def how_it_was_calibrated(options: ChallengeOptions, adapter: str, temperature: float | None) -> str:
+def how_it_was_calibrated(adapter: str) -> str:
     """One sentence more, if a temperature that was fitted on challenged rows is in the model."""
-    if temperature is None or not options.resolved(ADAPTERS.get(adapter)).challenge_temperature:
-        return ""
     return (
         f" After training, {UNITS.get(adapter, 'units')} of training rows were hidden, drawn in proportion to their relevance, until it"
         " was right about as few of them as was expected of it on new rows, by a probe of its untrained features; the temperature that fits its scores for"

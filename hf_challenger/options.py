@@ -29,7 +29,7 @@ class ChallengeOptions:
         default=None,
         metadata={
             "help": "Share p of the rows that are challenged in training, in [0, 1]. 0 is plain Trainer, bit for bit. Not set: 0.5"
-            " for images; 0 for tokens, series and audio, where challenge_temperature does the work by itself."
+            " for images and inputs of your own; 0 for tokens, series and audio, where challenge_temperature does the work."
         },
     )
     challenge_rate: float | None = field(

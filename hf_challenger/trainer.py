@@ -1,4 +1,4 @@
-"""``Trainer`` that hides the most relevant inputs while it trains."""
+"""``Trainer`` that hides the most relevant inputs, to train on what is left and to learn how sure a model should be."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
+from .attribution.state import attribution_state
 from .challenged_temperature import challenged_temperature
-from .challenger import ChallengedBatch, Challenger
-from .checks import is_sharded, refuse_bad_loss, refuse_unsupported
+from .challenger import ChallengedBatch, Challenger, has_rows
+from .checks import check_classes, is_sharded, refuse_bad_loss, refuse_unsupported
 from .config import LOWER_IS_BETTER
 from .errors import ChallengerError, ChallengerWarning
 from .expected_accuracy import expected_accuracy
@@ -42,14 +43,18 @@ class _SeveralClasses(Exception):
     """Rows of several classes, or of numbers: a temperature is for one class a row."""
 
 
+class _BadLabels(ChallengerError):
+    """Labels that no training could take either."""
+
+
 class ChallengerTrainer(Trainer):
     """A drop-in ``Trainer`` for classifiers, after *CHALLENGER* (Tomani & Cremers, arXiv 2205.15094), in our own reading.
 
     A challenge hides the units of a row (tokens, time steps, patches) on which, by LRP, the model's score for its class rests.
     In training (``challenge_share``) a share of the rows is challenged, and the model learns from the mix of clean and
     challenged rows, in one forward pass. After training (``challenge_temperature``) challenged training rows tell how sure
-    the model should be, and a temperature is folded into its last layer. By default images get both, texts, series and audio
-    the second. Evaluation and prediction are those of ``Trainer``; ``evaluate()`` also reports accuracy, ece, nll and brier.
+    the model should be, and a temperature is folded into its last layer. By default texts, series and audio get the second,
+    all else both. Evaluation and prediction are those of ``Trainer``; ``evaluate()`` also reports accuracy, ece, nll and brier.
 
     Args:
         args: a :class:`~hf_challenger.ChallengerConfig`, or plain ``TrainingArguments`` (default challenge).
@@ -129,11 +134,13 @@ class ChallengerTrainer(Trainer):
         """Of the model before it is trained. A model that was trained on these rows already would expect too much."""
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         refuse_unsupported(model, self.args.n_gpu)
-        if is_sharded(model):
+        if is_sharded(model) or self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise ChallengerError("Its parameters are spread over processes.")
+        if (self.args.fp16_full_eval or self.args.bf16_full_eval) and not self.is_model_parallel:
+            self._move_model_to_device(model, self.args.device)  # as Trainer would a little later
         units: Any = units_for(model, self._processing_class(), ChallengeOptions.of(self.args).challenge_units)
-        rows = self._rows_to_calibrate_on()
-        with self.compute_loss_context_manager():
+        with attribution_state(model), self.compute_loss_context_manager():  # a stream may draw
+            rows = self._rows_to_calibrate_on()
             return expected_accuracy(
                 model, self._batches(rows), getattr(units, "attended", None), self.accelerator.gather, len(rows)
             )
@@ -163,32 +170,44 @@ class ChallengerTrainer(Trainer):
 
     def _batches(self, rows: Any, first: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
         """Training rows as the model takes them; ``first`` gets the inputs of the first batch."""
-        drop_last, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False  # it holds for any loader
+        args = self.args
+        kept = args.dataloader_drop_last, args.per_device_eval_batch_size
+        args.dataloader_drop_last = False  # it holds for any loader
+        # An attribution keeps what a training step keeps, and batches that are evaluated may be too large for that.
+        args.per_device_eval_batch_size = min(args.per_device_train_batch_size, args.per_device_eval_batch_size)
         try:
             loader = self.get_test_dataloader(rows)
         finally:
-            self.args.dataloader_drop_last = drop_last
+            args.dataloader_drop_last, args.per_device_eval_batch_size = kept
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        config: Any = getattr(model, "config", None)
+        problem, outputs = getattr(config, "problem_type", None), getattr(config, "num_labels", None)
         for batch in loader:
             inputs = dict(batch)
             labels = inputs.pop(self._label_name(inputs))
-            if first is not None and not first:
-                first.update(inputs)
-            if labels.is_floating_point():
+            if labels.is_floating_point() or outputs == 1 or problem not in (None, "single_label_classification"):
                 raise _SeveralClasses
+            try:
+                check_classes(labels, model)
+            except ChallengerError as error:
+                raise _BadLabels(str(error)) from error
+            if first is not None and not first:
+                first.update({k: v[:1] if has_rows(v, len(labels)) else v for k, v in inputs.items()})
             yield {**inputs, "labels": labels.reshape(-1).long()}
 
     @staticmethod
     def _or_a_warning(what: Callable[[], float]) -> float | None:
         """Hours of training may be at stake: whatever is wrong with a calibration ends in a warning."""
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", ChallengerWarning)
-                return what()
+            return what()
         except _SeveralClasses:
             return None
-        except (ChallengerError, ChallengerWarning) as error:
+        except _BadLabels:
+            raise
+        except Exception as error:
+            told = str(error) if isinstance(error, ChallengerError) else f"{type(error).__name__}: {error}"
             warnings.warn(
-                f"The model stays as it is trained, without a temperature from challenged training rows: {error} Set"
+                f"The model stays as it is trained, without a temperature from challenged training rows: {told.rstrip('.')}. Set"
                 " challenge_temperature=False to do without it.",
                 ChallengerWarning,
                 stacklevel=4,
@@ -198,7 +217,9 @@ class ChallengerTrainer(Trainer):
     def _rows_to_calibrate_on(self) -> Any:
         """Training rows, spread over the data set; of a stream the first ones."""
         data: Any = self.train_dataset
-        if not hasattr(data, "__len__"):
+        if data is None:
+            raise ChallengerError("There is no train_dataset to take rows from.")
+        if isinstance(data, torch.utils.data.IterableDataset) or not hasattr(data, "__len__"):
             return list(islice(data, CALIBRATION_ROWS))
         rows = range(0, len(data), -(-len(data) // CALIBRATION_ROWS))
         return data.select(rows) if hasattr(data, "select") else torch.utils.data.Subset(data, rows)

@@ -14,7 +14,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from scipy.optimize import minimize_scalar
 from tiny import tiny_bert, tiny_data, tiny_rows, tiny_tokenizer
+from torch.utils.data import IterableDataset
 from transformers import (
+    ASTConfig,
+    ASTForAudioClassification,
     AutoModelForSequenceClassification,
     PatchTSTConfig,
     PatchTSTForClassification,
@@ -138,7 +141,7 @@ def test_a_model_is_never_made_surer(trained: Any) -> None:
 def test_a_model_that_is_no_better_than_chance_is_told() -> None:
     model = tiny_bert().eval()
     rows = [{**batch, "labels": (model(**batch).logits.argmin(1))} for batch in batches()]
-    with pytest.warns(ChallengerWarning, match="right about 0% of the challenged training rows, no better than chance"):
+    with pytest.raises(ChallengerError, match="right about 0% of the challenged training rows, no better than chance"):
         challenged_temperature(model, rows, 0.5, processing_class=tiny_tokenizer())
 
 
@@ -196,24 +199,48 @@ def test_expected_accuracy_is_that_of_probes_that_left_a_row_out() -> None:
 
 
 class LastLayerOnly(torch.nn.Module):
-    """A linear layer on the pixels as they are."""
+    """A linear layer on the pixels, or on each of two halves that are the same, after one of as many outputs that nobody needs."""
 
-    def __init__(self) -> None:
+    def __init__(self, halves: bool = False, named: bool = False) -> None:
         super().__init__()
-        self.head = torch.nn.Linear(9, 3)
+        self.other, self.head = torch.nn.Linear(1, 3), torch.nn.Linear(9, 3)
+        self.halves, self.named = halves, named
 
     def forward(self, pixel_values: torch.Tensor) -> Any:
-        return self.head(pixel_values.flatten(1))
+        x = pixel_values.flatten(1)
+        self.other(x[:, :1])
+        if self.halves:
+            return self.head(torch.stack([x - 1, x + 1], 1)).mean(1)
+        return self.head(input=x) if self.named else self.head(x)
 
 
-def test_without_tokens_it_is_told_by_what_enters_the_last_layer() -> None:
+class Pixels(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, pixel_values: torch.Tensor) -> Any:
+        return pixel_values.flatten(1) * self.scale
+
+
+class PerHalf(LastLayerOnly):
+    def forward(self, pixel_values: torch.Tensor) -> Any:
+        return self.head(torch.cat([pixel_values.flatten(1)] * 2)).unflatten(0, (2, -1)).mean(0)
+
+
+@pytest.mark.parametrize("how", [{}, {"halves": True}, {"named": True}])
+def test_without_tokens_it_is_told_by_what_enters_the_last_layer(how: dict[str, bool]) -> None:
     torch.manual_seed(0)
     x, y = torch.randn(20, 1, 3, 3, dtype=torch.float64), torch.arange(20) % 3
     x[:, 0, 0, 0] += 2 * y
     rows = [{"pixel_values": x[i : i + 7], "labels": y[i : i + 7]} for i in (0, 7, 14)]
     best = left_out_by_hand(x.flatten(1).numpy(), y.numpy())
-    assert expected_accuracy(LastLayerOnly().double(), rows, None) == pytest.approx(1 - 0.7 * (1 - best))
+    assert expected_accuracy(LastLayerOnly(**how).double(), rows) == pytest.approx(1 - 0.7 * (1 - best))
     assert 0.4 < best < 1
+    with pytest.raises(ChallengerError, match=r"7 labelled rows is \(14, 9\), not one vector a row"):
+        expected_accuracy(PerHalf().double(), rows)
+    with pytest.raises(ChallengerError, match=r"no torch.nn.Linear with 9 outputs"):
+        expected_accuracy(Pixels(), rows)
 
 
 def test_rows_that_are_alone_in_their_class_are_not_counted() -> None:
@@ -382,6 +409,40 @@ def image_rows(rows: int = 24) -> tuple[Any, list[dict[str, Any]], dict[str, Any
     return ViTForImageClassification(config), data, {}
 
 
+def audio_rows(rows: int = 24) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
+    torch.manual_seed(0)
+    config = ASTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, patch_size=4, frequency_stride=4,
+        time_stride=4, max_length=24, num_mel_bins=8, num_labels=3,
+    )  # fmt: skip
+    data = [{"input_values": torch.randn(24, 8), "labels": i % 3} for i in range(rows)]
+    for row in data:
+        row["input_values"][8 * row["labels"] :] += 1
+    return ASTForAudioClassification(config), data, {}
+
+
+@pytest.mark.parametrize("rows", [series_rows, audio_rows])
+def test_series_and_audio_are_trained_as_by_trainer_too(rows: Any, trainer: Make, config: Any) -> None:
+    """Bit for bit, up to the last layer, which is divided by the temperature."""
+    model, data, options = rows()
+    args = config(TrainingArguments, max_steps=60, **options)
+    expected = Trainer(copy.deepcopy(model), args, train_dataset=data)
+    expected.train()
+    run = trainer(model=model, data=data, kwargs={"processing_class": None, "eval_dataset": None}, **DEFAULT, **options)
+    temperature = run.train().metrics["challenge_temperature"]
+    assert not any("challenged_share" in log for log in run.state.log_history)
+    for (name, a), b in zip(run.model.named_parameters(), expected.model.parameters(), strict=True):
+        last = name.startswith(("head.linear", "classifier.dense"))
+        assert torch.equal(a, b / temperature if last else b), name
+
+
+def test_images_are_challenged_in_training_and_calibrated_after_it(trainer: Make) -> None:
+    model, data, _ = image_rows()
+    run = trainer(model=model, data=data, kwargs={"processing_class": None, "eval_dataset": None}, **DEFAULT)
+    assert "challenge_temperature" in run.train().metrics
+    assert any("challenged_share" in log for log in run.state.log_history)
+
+
 @pytest.mark.parametrize("rows", [series_rows, image_rows])
 def test_series_and_images_are_calibrated_as_texts_are(rows: Any, trainer: Make) -> None:
     model, data, options = rows()
@@ -416,6 +477,68 @@ def test_a_loader_that_drops_its_last_batch_drops_none_here(trainer: Make) -> No
     assert dropping._expect() == expected
     assert dropping.args.dataloader_drop_last
     assert "challenge_temperature" in dropping.train().metrics
+
+
+class Augmented(IterableDataset):
+    """A stream that tells a length and draws what it adds to its rows."""
+
+    def __len__(self) -> int:
+        return 24
+
+    def __iter__(self) -> Any:
+        for row in series_rows(24)[1]:
+            yield {**row, "past_values": row["past_values"] + 0.1 * torch.randn(24, 2)}
+
+
+def test_reading_a_stream_before_training_draws_nothing(trainer: Make) -> None:
+    bodies = []
+    for options in (DEFAULT, {"challenge_share": 0.0, "max_steps": 60}):
+        model, _, names = series_rows()
+        torch.manual_seed(7)
+        kwargs = {"processing_class": None, "eval_dataset": None}
+        run = trainer(model=model, data=Augmented(), kwargs=kwargs, **options, **names)
+        assert ("challenge_temperature" in run.train().metrics) == (options is DEFAULT)
+        bodies.append([p for name, p in run.model.named_parameters() if not name.startswith("head.linear")])
+    assert all(torch.equal(a, b) for a, b in zip(*bodies, strict=True))
+
+
+class Detached(torch.nn.Module):
+    """What no gradient reaches the inputs of."""
+
+    main_input_name = "past_values"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(48, 3)
+
+    def forward(self, past_values: torch.Tensor, labels: torch.Tensor | None = None) -> Any:
+        with torch.no_grad():
+            x = past_values.flatten(1) * 2
+        logits = self.head(x)
+        loss = None if labels is None else torch.nn.functional.cross_entropy(logits, labels)
+        return {"loss": loss, "logits": logits}
+
+
+def test_errors_of_any_kind_leave_the_model_as_it_was_trained(trainer: Make) -> None:
+    data = [{"past_values": row["past_values"], "labels": row["target_values"]} for row in series_rows()[1]]
+    kwargs = {"processing_class": None, "eval_dataset": None}
+    run = trainer(model=Detached(), data=data, kwargs=kwargs, **DEFAULT)
+    with pytest.warns(ChallengerWarning, match="without a temperature.*RuntimeError: .*challenge_temperature=False"):
+        assert run.train().global_step == 60
+    run = trainer(**DEFAULT)
+    run.train_dataset = None
+    run.get_train_dataloader = lambda: torch.utils.data.DataLoader(tiny_data(), 8, collate_fn=run.data_collator)
+    with pytest.warns(ChallengerWarning, match="There is no train_dataset"):
+        assert run.train().global_step == 60
+
+
+def test_labels_that_no_training_could_take_are_told_before_it(trainer: Make) -> None:
+    data = [{**row, "labels": row["labels"] + 1} for row in image_rows()[1]]
+    options = {**DEFAULT, "challenge_share": 0.0, "challenge_temperature": True}
+    run = trainer(model=image_rows()[0], data=data, kwargs={"processing_class": None, "eval_dataset": None}, **options)
+    with pytest.raises(ChallengerError, match="Label 3 is outside the model's 3 classes"):
+        run.train()
+    assert run.state.global_step == 0
 
 
 def test_what_is_no_answer_is_refused() -> None:

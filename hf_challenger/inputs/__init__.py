@@ -42,6 +42,8 @@ class Units(Protocol):
     What suits a kind of input is told by further attributes, all optional (:data:`DEFAULTS`): ``share``, ``rate`` and
     ``softening``, which stand in for the options of those names where they are not set.
 
+    Adapters of tokens have a further method, ``attended``: inputs → ``(rows, length)`` bool, the tokens that count.
+
     The grid of units has one axis (tokens, time) or several (patches).
     """
 
