@@ -157,6 +157,7 @@ def diversity_table(runs: list[dict[str, Any]]) -> str:
 # README's rows: method of the benchmark → (what it is called there, what labels it takes beyond those it is trained on)
 SHORT = {
     "plain": ("`Trainer`", "none"),
+    "label smoothing": ("`Trainer`, label smoothing .1", "none"),
     "plain, the same by random hiding": ("`ChallengerTrainer`'s temperature, random hiding in place of LRP", "none"),
     "plain, challenged temperature": ("**`ChallengerTrainer`**", "none"),
     "plain, temperature scaled": ("`Trainer`, temperature scaling", "as many again"),
