@@ -52,7 +52,7 @@ def score(metric: str, part: str = "") -> Callable[[dict[str, Any]], float]:
 
 def table(runs: list[dict[str, Any]], baseline: str = "plain", part: str = "") -> str:
     """One row a method: means over sets, and paired differences from the baseline with 95 % intervals."""
-    runs = [*runs, *_scaled(runs, baseline), *_calibrated(runs)]
+    runs = _with_temperatures(runs, baseline)
     shown = list(dict.fromkeys(run["method"] for run in runs))
     lines = [
         "| method | runs | "
@@ -86,7 +86,7 @@ OURS_ELSE = "plain, challenged temperature"
 def against_table(name: str, results: Path) -> str:
     """Paired differences of every other method from the default, on the runs that both have; above 0: the default is better."""
     runs, ours = runs_of(name, results), OURS.get(name.partition(":")[0], OURS_ELSE)
-    runs = [*runs, *_scaled(runs, "plain"), *_calibrated(runs)]
+    runs = _with_temperatures(runs)
     rivals = [m for m in dict.fromkeys(run["method"] for run in runs) if m != ours]
     lines = [f"| minus {ours} | pairs | error | ECE | NLL | Brier |", "|" + "---|" * 6]
     found = {m: [paired(runs, m, ours, score(metric), True) for _, metric, _ in COLUMNS] for m in rivals}
@@ -97,6 +97,11 @@ def against_table(name: str, results: Path) -> str:
 
 def _seconds(run: dict[str, Any]) -> float:
     return float(run.get("cpu_seconds") or run["seconds"])
+
+
+def _with_temperatures(runs: list[dict[str, Any]], scaled: str = "plain") -> list[dict[str, Any]]:
+    """The runs, and what temperatures make of them, as methods of their own."""
+    return [*runs, *_scaled(runs, scaled), *_calibrated(runs)]
 
 
 def _scaled(runs: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
@@ -166,7 +171,7 @@ SHORT = {
 
 def short_table(runs: list[dict[str, Any]]) -> str:
     """Means over sets, of the sets and seeds that all methods of :data:`SHORT` have."""
-    runs = [*runs, *_scaled(runs, "plain"), *_calibrated(runs)]
+    runs = _with_temperatures(runs)
     cells = [{(r["set"], r["seed"]) for r in runs if r["method"] == method} for method in SHORT]
     runs = [r for r in runs if (r["set"], r["seed"]) in set.intersection(*cells)]
     names = sorted({r["set"] for r in runs})
