@@ -171,22 +171,24 @@ def foretold(trainer: Any, task: Any) -> float:
     """The accuracy that is expected of the model on new rows, before it is trained."""
     from hf_challenger.expected_accuracy import expected_accuracy
     from hf_challenger.inputs import units_for
+    from hf_challenger.trainer import EXPECTATION_ROWS
 
     attended = getattr(units_for(trainer.model, trainer.processing_class), "attended", None)
-    return expected_accuracy(trainer.model, rows_of(trainer, task), attended)
+    return expected_accuracy(trainer.model, rows_of(trainer, task, EXPECTATION_ROWS), attended)
 
 
 def temperature_of(trainer: Any, task: Any, accuracy: float, options: dict[str, Any]) -> float:
     """A temperature fitted on challenged training rows; 1 where none fits them."""
     from hf_challenger.challenged_temperature import challenged_temperature
     from hf_challenger.errors import ChallengerError
+    from hf_challenger.trainer import CALIBRATION_ROWS
 
     options = dict(options)
     given = {k: options.pop(k) for k in ("selection",) if k in options}
     try:
         return challenged_temperature(
             trainer.model,
-            rows_of(trainer, task),
+            rows_of(trainer, task, CALIBRATION_ROWS),
             accuracy,
             type("Options", (), options),
             trainer.processing_class,
@@ -197,16 +199,14 @@ def temperature_of(trainer: Any, task: Any, accuracy: float, options: dict[str, 
         return 1.0
 
 
-def rows_of(trainer: Any, task: Any) -> Any:
+def rows_of(trainer: Any, task: Any, most: int) -> Any:
     """Batches of the training rows, with their label under the name that the temperature expects.
 
-    Of large sets as many, evenly spaced, as the library takes. (Series before 25 November 2026: all.)
+    Of large sets as many, evenly spaced, as the library takes.
     """
     from torch.utils.data import Subset
 
-    from hf_challenger.trainer import CALIBRATION_ROWS
-
-    some = Subset(task.train, range(0, len(task.train), -(-len(task.train) // CALIBRATION_ROWS)))
+    some = Subset(task.train, range(0, len(task.train), -(-len(task.train) // most)))
     for batch in trainer.get_test_dataloader(some):
         yield {"labels" if k == task.label_name else k: v for k, v in batch.items()}
 

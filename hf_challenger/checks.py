@@ -151,4 +151,4 @@ def check_classes(labels: Tensor, model: nn.Module) -> None:
     if not type(base).__module__.startswith("transformers.") or config is None or not hasattr(base, "num_labels"):
         return
     logits = torch.empty(len(labels), config.num_labels, device="meta")
-    check_labels(logits, labels, problem_type_of(config.problem_type, logits, labels))
+    check_labels(logits, labels, problem_type_of(config.problem_type, config.num_labels, labels))

@@ -12,11 +12,11 @@ IGNORED = -100  # the label of a row, or of one of its outputs, that takes no pa
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
 
 
-def problem_type_of(declared: str | None, logits: Tensor, labels: Tensor) -> str:
+def problem_type_of(declared: str | None, outputs: int | None, labels: Tensor) -> str:
     """transformers' own rule: what the config says, else by number of outputs and type of labels."""
     if declared in PROBLEM_TYPES:
         return declared
-    if logits.shape[-1] == 1:
+    if outputs == 1:
         return "regression"
     return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
 

@@ -33,7 +33,8 @@ from .temperature import apply_temperature
 # Heads whose own loss is a plain mean over the batch's labels, whatever num_items_in_batch says.
 MEAN_LOSS_HEADS = ("ForSequenceClassification", "ForImageClassification", "ForAudioClassification", "ForClassification")
 
-CALIBRATION_ROWS = 500  # training rows at most on which a temperature is fitted: one number needs no more
+# Training rows at most: a probe gets better with more, and each costs a forward pass; one number, the temperature, needs fewer.
+EXPECTATION_ROWS, CALIBRATION_ROWS = 2000, 500
 
 # What is summed over steps and processes between two logs.
 COUNTERS = ("rows", "chosen", "removed", "clean_loss", "clean", "challenged_loss", "without_units", "not_finite")
@@ -140,7 +141,7 @@ class ChallengerTrainer(Trainer):
             self._move_model_to_device(model, self.args.device)  # as Trainer would a little later
         units: Any = units_for(model, self._processing_class(), ChallengeOptions.of(self.args).challenge_units)
         with attribution_state(model), self.compute_loss_context_manager():  # a stream may draw
-            rows = self._rows_to_calibrate_on()
+            rows = self._some_rows(EXPECTATION_ROWS)
             return expected_accuracy(
                 model, self._batches(rows), getattr(units, "attended", None), self.accelerator.gather, len(rows)
             )
@@ -148,7 +149,7 @@ class ChallengerTrainer(Trainer):
     def _calibrate(self) -> float:
         """Fit a temperature on challenged training rows and fold it into the model."""
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        rows = self._rows_to_calibrate_on()
+        rows = self._some_rows(CALIBRATION_ROWS)
         first: dict[str, Any] = {}
         assert self._expected_accuracy is not None
         with self.compute_loss_context_manager():
@@ -181,11 +182,11 @@ class ChallengerTrainer(Trainer):
             args.dataloader_drop_last, args.per_device_eval_batch_size = kept
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         config: Any = getattr(model, "config", None)
-        problem, outputs = getattr(config, "problem_type", None), getattr(config, "num_labels", None)
+        declared, outputs = getattr(config, "problem_type", None), getattr(config, "num_labels", None)
         for batch in loader:
             inputs = dict(batch)
             labels = inputs.pop(self._label_name(inputs))
-            if labels.is_floating_point() or outputs == 1 or problem not in (None, "single_label_classification"):
+            if problem_type_of(declared, outputs, labels) != "single_label_classification":
                 raise _SeveralClasses
             try:
                 check_classes(labels, model)
@@ -214,14 +215,14 @@ class ChallengerTrainer(Trainer):
             )
             return None
 
-    def _rows_to_calibrate_on(self) -> Any:
+    def _some_rows(self, most: int) -> Any:
         """Training rows, spread over the data set; of a stream the first ones."""
         data: Any = self.train_dataset
         if data is None:
             raise ChallengerError("There is no train_dataset to take rows from.")
         if isinstance(data, torch.utils.data.IterableDataset) or not hasattr(data, "__len__"):
-            return list(islice(data, CALIBRATION_ROWS))
-        rows = range(0, len(data), -(-len(data) // CALIBRATION_ROWS))
+            return list(islice(data, most))
+        rows = range(0, len(data), -(-len(data) // most))
         return data.select(rows) if hasattr(data, "select") else torch.utils.data.Subset(data, rows)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
@@ -253,7 +254,7 @@ class ChallengerTrainer(Trainer):
         mixed = self._challenger_for(model, options).challenge(inputs, labels, self.state.global_step, first_row)
         outputs = model(**mixed.inputs)
         logits = logits_of(outputs, self.accelerator.unwrap_model(model))
-        problem_type = problem_type_of(getattr(self._config(model), "problem_type", None), logits, labels)
+        problem_type = problem_type_of(getattr(self._config(model), "problem_type", None), logits.shape[-1], labels)
         check_labels(logits, labels[mixed.parents], problem_type)
         losses = mixed.row_losses(logits, labels, problem_type, self.args.label_smoothing_factor)
         self._count(mixed, losses.detach())

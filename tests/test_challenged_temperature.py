@@ -193,9 +193,17 @@ def test_expected_accuracy_is_that_of_probes_that_left_a_row_out() -> None:
             states = model(input_ids=torch.tensor([row["input_ids"]]), output_hidden_states=True).hidden_states[-1][0]
         features.append(states.mean(0).numpy())
         labels.append(row["labels"])
-    best = left_out_by_hand(np.array(features), np.array(labels))
-    assert expected_accuracy(model, batches(), attended) == pytest.approx(1 - 0.7 * (1 - best))
-    assert 0.4 < best < 1
+    best, chance = left_out_by_hand(np.array(features), np.array(labels)), max(np.bincount(labels)) / len(labels)
+    expected = 1 - (1 - best) * (1 - 0.5 * (best - chance) / (1 - chance))
+    assert expected_accuracy(model, batches(), attended) == pytest.approx(expected)
+    assert chance < best < 1
+    batch = batches(24, 24)[0]
+    batch["labels"] = batch["input_ids"].sum(1) * 7919 % 3  # of which the features tell nothing
+    best, chance = left_out_by_hand(np.array(features), batch["labels"].numpy()), batch["labels"].bincount().max().item() / 24
+    assert best < chance + 0.1 * (1 - chance)
+    assert expected_accuracy(model, [batch], attended) == pytest.approx(chance + 0.1 * (1 - chance))
+    batch["labels"] = torch.ones(24, dtype=torch.long)
+    assert expected_accuracy(model, [batch], attended) == 1
 
 
 class LastLayerOnly(torch.nn.Module):
@@ -377,12 +385,27 @@ def test_streams_and_adapters(trainer: Make) -> None:
     assert torch.allclose(calibrated * temperature, adapted(**batch).logits, atol=1e-5)
 
 
-def test_large_sets_are_sampled_evenly(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_challenger.trainer.CALIBRATION_ROWS", 10)
+def test_large_sets_are_sampled_evenly(trainer: Make) -> None:
     data = tiny_data(32)
-    assert [row["labels"] for row in trainer(data=data)._rows_to_calibrate_on()] == data["labels"][::4]
-    assert [row["labels"] for row in trainer(data=tiny_rows(32))._rows_to_calibrate_on()] == data["labels"][::4]
-    assert len(trainer(data=data.to_iterable_dataset())._rows_to_calibrate_on()) == 10
+    assert [row["labels"] for row in trainer(data=data)._some_rows(10)] == data["labels"][::4]
+    assert [row["labels"] for row in trainer(data=tiny_rows(32))._some_rows(10)] == data["labels"][::4]
+    assert len(trainer(data=data.to_iterable_dataset())._some_rows(10)) == 10
+
+
+def test_more_rows_tell_the_accuracy_than_the_temperature(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_challenger.trainer.EXPECTATION_ROWS", 16)
+    monkeypatch.setattr("hf_challenger.trainer.CALIBRATION_ROWS", 8)
+    told = trainer(data=tiny_data(32), **DEFAULT).train().metrics
+    rows = [dict(tiny_tokenizer().pad(tiny_rows(32)[::2], return_tensors="pt"))]
+    accuracy = expected_accuracy(tiny_bert(), rows, attended)
+    assert told["expected_accuracy"] == pytest.approx(accuracy)
+    assert accuracy != pytest.approx(expected_accuracy(tiny_bert(), batches(32, 32), attended))
+    used = []
+    monkeypatch.setattr(
+        "hf_challenger.trainer.challenged_temperature", lambda *args, rows, **kwargs: used.append(rows) or 1.0
+    )
+    trainer(data=tiny_data(32), **DEFAULT).train()
+    assert used == [8]
 
 
 def series_rows(rows: int = 24) -> tuple[Any, list[dict[str, Any]], dict[str, Any]]:
