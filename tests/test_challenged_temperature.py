@@ -199,7 +199,10 @@ def test_expected_accuracy_is_that_of_probes_that_left_a_row_out() -> None:
     assert chance < best < 1
     batch = batches(24, 24)[0]
     batch["labels"] = batch["input_ids"].sum(1) * 7919 % 3  # of which the features tell nothing
-    best, chance = left_out_by_hand(np.array(features), batch["labels"].numpy()), batch["labels"].bincount().max().item() / 24
+    best, chance = (
+        left_out_by_hand(np.array(features), batch["labels"].numpy()),
+        batch["labels"].bincount().max().item() / 24,
+    )
     assert best < chance + 0.1 * (1 - chance)
     assert expected_accuracy(model, [batch], attended) == pytest.approx(chance + 0.1 * (1 - chance))
     batch["labels"] = torch.ones(24, dtype=torch.long)
