@@ -206,8 +206,9 @@ def rows_of(trainer: Any, task: Any, most: int) -> Any:
     """
     from torch.utils.data import Subset
 
-    some = Subset(task.train, range(0, len(task.train), -(-len(task.train) // most)))
-    for batch in trainer.get_test_dataloader(some):
+    from hf_challenger.trainer import spread
+
+    for batch in trainer.get_test_dataloader(Subset(task.train, spread(len(task.train), most))):
         yield {"labels" if k == task.label_name else k: v for k, v in batch.items()}
 
 

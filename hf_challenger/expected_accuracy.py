@@ -16,12 +16,12 @@ from .head import head_of
 from .losses import IGNORED
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge, relative to features of mean length 1
-# Of the probe's error that share is expected of a network that had random features: in training it finds better ones, whatever
-# these tell.
+# The share of the probe's error that is expected of a trained model, of all but texts. A network with random features finds better
+# ones in training, whatever those tell.
 LEFT_BY_TRAINING = 0.7
-# Features of a language model are there already. Where they tell nothing, some hundred texts teach little; where they tell
-# classes apart, fine-tuning takes as much of the probe's error as these times the probe's skill: .5 (TREC) and none (SST-2) were
-# seen on development sets.
+# Texts: features of a language model are there already. Where they tell nothing, some hundred texts teach little; where they tell
+# classes apart, fine-tuning takes away a share of the probe's error: this, times the probe's skill. On development sets it took a half
+# (TREC) to nothing (SST-2).
 TAKEN_BY_TUNING = 0.5
 LEAST_SKILL = 0.1  # expected of any fine-tuned model: below it, confidences would be made as good as equal
 

@@ -40,6 +40,11 @@ EXPECTATION_ROWS, CALIBRATION_ROWS = 2000, 500
 COUNTERS = ("rows", "chosen", "removed", "clean_loss", "clean", "challenged_loss", "without_units", "not_finite")
 
 
+def spread(rows: int, most: int) -> range:
+    """Positions of at most ``most`` of ``rows`` rows, evenly spaced."""
+    return range(0, rows, -(-rows // most))
+
+
 class _SeveralClasses(Exception):
     """Rows of several classes, or of numbers: a temperature is for one class a row."""
 
@@ -222,7 +227,7 @@ class ChallengerTrainer(Trainer):
             raise ChallengerError("There is no train_dataset to take rows from.")
         if isinstance(data, torch.utils.data.IterableDataset) or not hasattr(data, "__len__"):
             return list(islice(data, most))
-        rows = range(0, len(data), -(-len(data) // most))
+        rows = spread(len(data), most)
         return data.select(rows) if hasattr(data, "select") else torch.utils.data.Subset(data, rows)
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
