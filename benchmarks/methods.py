@@ -11,6 +11,7 @@ warm_up      ChallengerTrainer that begins to challenge after a share of the ste
 controller   ChallengerTrainer whose rate follows the gold probability of challenged rows; setting "keeps"
 opposite     ChallengerTrainer that hides units in proportion to their lack of relevance, in a share of the rows; setting "share"
 weights      ChallengerTrainer with hard labels, whose challenged rows weigh the share of relevance that is left to them
+setfit       SetFit (setfit_method.py); setting "num_iterations"; texts
 consistency  ChallengerTrainer whose challenged rows are trained on the clean prediction (KL divergence) in place of the label
 
 Perturbation "attenuate": hidden patches and time steps keep half of their difference from the mean.
@@ -220,6 +221,7 @@ OWN_SETTINGS = {
     "opposite": ("share",),
     "warm_up": ("warm_up",),
     "controller": ("keeps",),
+    "setfit": ("num_iterations",),
 }
 
 
@@ -237,6 +239,10 @@ def make_trainer(kind: str, settings: dict[str, Any], **parts: Any) -> Trainer:
         return ChallengerTrainer(**parts)
     if kind in ("consistency", "weights"):
         return {"consistency": ConsistencyTrainer, "weights": WeightsTrainer}[kind](**parts)
+    if kind == "setfit":
+        from setfit_method import SetFitRival  # a package of its own, which the other methods do without
+
+        return SetFitRival(**parts, settings=settings)
     if kind in RIVALS:
         return RIVALS[kind](**parts, settings=settings)
     share = parts["args"].challenge_share
@@ -247,6 +253,6 @@ def make_trainer(kind: str, settings: dict[str, Any], **parts: Any) -> Trainer:
     }
     if kind not in callbacks:
         raise SystemExit(
-            f"Unknown kind of method {kind!r}; known: plain, challenger, weights, consistency, {', '.join([*RIVALS, *callbacks])}."
+            f"Unknown kind of method {kind!r}; known: plain, challenger, setfit, weights, consistency, {', '.join([*RIVALS, *callbacks])}."
         )
     return ChallengerTrainer(**parts, callbacks=[callbacks[kind]()])

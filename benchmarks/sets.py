@@ -122,9 +122,10 @@ def _series(model: str, splits: Splits, size: int | None, seed: int, report: str
 
 
 class Texts(Dataset):
-    """Tokenized texts, unpadded."""
+    """Tokenized texts, unpadded; ``texts`` are they as strings, the two of a pair joined."""
 
     def __init__(self, frame: pd.DataFrame, columns: list[str], tokenizer: Any) -> None:
+        self.texts = [f" {tokenizer.sep_token} ".join(parts) for parts in frame[columns].to_numpy()]
         encoded = tokenizer(*(frame[c].tolist() for c in columns), truncation=True, max_length=MAX_LENGTH)
         self.rows = [
             {**{k: v[i] for k, v in encoded.items()}, "labels": int(label)}

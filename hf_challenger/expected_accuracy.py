@@ -16,14 +16,10 @@ from .head import head_of
 from .losses import IGNORED
 
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge, relative to features of mean length 1
-# The share of the probe's error that is expected of a trained model, of all but texts. A network with random features finds better
-# ones in training, whatever those tell.
-LEFT_BY_TRAINING = 0.7
-# Texts: features of a language model are there already. Where they tell nothing, some hundred texts teach little; where they tell
-# classes apart, fine-tuning takes away a share of the probe's error: this, times the probe's skill. On development sets it took a half
-# (TREC) to nothing (SST-2).
-TAKEN_BY_TUNING = 0.5
-LEAST_SKILL = 0.1  # expected of any fine-tuned model: below it, confidences would be made as good as equal
+# Training takes away a share of the probe's error: this, times the probe's skill. Where features tell nothing, some hundred rows teach
+# little; where they tell classes apart, fine-tuning took a half (TREC) to nothing (SST-2) on development sets.
+TAKEN_BY_TRAINING = 0.5
+LEAST_SKILL = 0.1  # expected of any trained model: below it, confidences would be made as good as equal
 
 
 def expected_accuracy(
@@ -35,11 +31,11 @@ def expected_accuracy(
 ) -> float:
     """From the leave-one-out accuracy a of a linear probe on the features that a model has *before* it is fine-tuned.
 
-    Features of texts are the last hidden states, averaged over the attended tokens; 1 - (1 - a)(1 - s/2) is expected, where the
-    probe's skill s = (a - c)/(1 - c) compares it with the share c of the largest class (Cohen's κ for a guesser of that class),
-    and at least c + .1(1 - c). Of all else, features are what enters the last linear layer: of a network that was never trained
-    these are random, and tell classes apart well enough; 1 - .7(1 - a) is expected. The probe is a ridge regression onto the
-    classes, whose leave-one-out predictions have a closed form (Allen, Technometrics 1974), with the best of :data:`PENALTIES`.
+    Features of texts are the last hidden states, averaged over the attended tokens; of all else they are what enters the last
+    linear layer, random features if the network was never trained. 1 - (1 - a)(1 - s/2) is expected, where the probe's skill
+    s = (a - c)/(1 - c) compares it with the share c of the largest class (Cohen's κ for a guesser of that class), and at least
+    c + .1(1 - c). The probe is a ridge regression onto the classes, whose leave-one-out predictions have a closed form (Allen,
+    Technometrics 1974), with the best of :data:`PENALTIES`.
 
     Args:
         model: before training; left as it is, and so are random states.
@@ -76,13 +72,11 @@ def expected_accuracy(
     if not told.any():
         raise ChallengerError("No class has two training rows, from which its accuracy on new rows could be estimated.")
     probe = max(float((guess == labels)[told].double().mean()) for guess in _left_out(x, labels))
-    if attended is None:
-        return 1 - LEFT_BY_TRAINING * (1 - probe)
     chance = float(labels.bincount().max() / len(labels))
     if chance == 1:
         return 1.0
     skill = (probe - chance) / (1 - chance)
-    return max(1 - (1 - probe) * (1 - TAKEN_BY_TUNING * max(skill, 0.0)), chance + LEAST_SKILL * (1 - chance))
+    return max(1 - (1 - probe) * (1 - TAKEN_BY_TRAINING * max(skill, 0.0)), chance + LEAST_SKILL * (1 - chance))
 
 
 def _entering_the_head(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:

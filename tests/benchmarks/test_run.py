@@ -85,6 +85,26 @@ def test_every_kind_of_method_runs_and_reports(method, data_dir):
     json.dumps(result)
 
 
+def test_setfit_runs_on_texts_and_pairs(data_dir):
+    pairs = (data_dir / "toy" / "train.csv").read_text().replace("text,", "text1,text2,").replace(" number ", ",number ")
+    for name in ("train", "test"):
+        (data_dir / "toy" / f"{name}.csv").write_text(pairs)
+    for file in (data_dir / "toy").glob("test_*"):
+        file.unlink()
+    task = load("minilm", data_dir, "toy", 12, 0, "development")
+    assert all(" [SEP] number " in text for text in task.train.texts)
+    experiment = {
+        **EXPERIMENT,
+        "models": ["minilm"],
+        "methods": {"SetFit": {"kind": "setfit", "num_iterations": 4}},
+    }
+    (cell,) = run.cells(experiment)
+    result = run.run_cell(experiment, cell, str(data_dir), threads=1)
+    assert result["steps_taken"] == 2 * 4 * 12 / 16
+    assert result["metrics"]["development"]["rows"] == 36
+    assert result["metrics"]["development"]["nll"] < 0.69  # two classes by chance
+
+
 CALIBRATIONS = {
     "challenged": {},
     "random": {"selection": "random"},
