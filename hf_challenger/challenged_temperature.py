@@ -25,6 +25,7 @@ from .options import ChallengeOptions
 from .outputs import logits_of
 
 HIGHEST = 99.0  # of the temperatures that are believed
+SUREST = 0.5  # and the lowest
 HALVINGS = 6  # of the range of shares in which the one to hide is looked for
 
 
@@ -40,12 +41,13 @@ def challenged_temperature(
     gather: Callable[[Tensor], Tensor] = lambda rows: rows,
     rows: int | None = None,
 ) -> float:
-    """The temperature T ≥ 1 that fits the logits of challenged *training* rows best; ``logits / T`` is calibrated.
+    """The temperature T that fits the logits of challenged *training* rows; ``logits / T`` is calibrated.
 
     So much is hidden that the share of rows that the model gets right comes nearest to ``accuracy``; nothing, if it is below that
-    as it is. T is 1 where the model would have to be made surer: no estimate of its accuracy is good enough for that. One
-    attribution and seven forward passes a row. The model and all random states are left as they were;
-    :func:`~.temperature.apply_temperature` folds T into the model.
+    as it is. A model is made surer with caution, since it knows a training row better than a new one even without its evidence: a
+    temperature below 1 counts by its square root, at least 1/2, and not at all where all rows are right. One attribution and
+    seven forward passes a row. The model and all random states are left as they were; :func:`~.temperature.apply_temperature`
+    folds T into the model.
 
     Args:
         model: a trained classifier, unwrapped.
@@ -102,4 +104,6 @@ def challenged_temperature(
         raise ChallengerError(
             f"The model is right about {right(nearest):.0%} of the challenged training rows, no better than chance."
         )
-    return max(1.0, temperature)
+    if temperature >= 1:
+        return temperature
+    return 1.0 if right(nearest) == 1 else max(SUREST, temperature**0.5)

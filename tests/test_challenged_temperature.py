@@ -133,8 +133,19 @@ def test_batches_of_another_size_give_the_same() -> None:
     assert found[3] != pytest.approx(found[0], rel=1e-3)
 
 
-def test_a_model_is_never_made_surer(trained: Any) -> None:
-    """All rows are right, so that the best temperature would be next to nothing."""
+@pytest.mark.parametrize(("fits", "taken"), [(2.0, 2.0), (0.81, 0.9), (0.16, 0.5)])
+def test_a_model_is_made_surer_with_caution(fits: float, taken: float, trained: Any) -> None:
+    model, tokenizer = copy.deepcopy(trained), tiny_tokenizer()
+    now = challenged_temperature(model, batches(), 0.75, processing_class=tokenizer)
+    assert now > 1
+    batch = {k: v for k, v in batches()[0].items() if k != "labels"}
+    apply_temperature(model, now / fits, batch)
+    found = challenged_temperature(model, batches(), 0.75, processing_class=tokenizer)
+    assert found == pytest.approx(taken, rel=1e-3)
+
+
+def test_rows_that_are_all_right_make_no_model_surer(trained: Any) -> None:
+    """The best temperature would be next to nothing."""
     assert challenged_temperature(trained, batches(), 1.0, processing_class=tiny_tokenizer()) == 1
 
 

@@ -102,11 +102,9 @@ def load_splits(args: Arguments) -> DatasetDict:
     if args.dataset_name:
         raw = load_dataset(args.dataset_name, args.dataset_config_name)
     else:
-        if args.train_file:
-            files = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
-        else:
-            files = {split: str(DATA / f"{split}.csv") for split in ("train", "validation", "test")}
-        files = {split: file for split, file in files.items() if file}
+        given = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
+        files = {} if args.train_file else {split: str(DATA / f"{split}.csv") for split in given}
+        files |= {split: file for split, file in given.items() if file}
         for file in files.values():
             if not Path(file).is_file():
                 sys.exit(f"There is no file {file!r}.")
