@@ -104,6 +104,13 @@ def test_the_default_encoder_is_a_real_pretrained_one(tmp_path):
     assert (config["hidden_size"], config["num_hidden_layers"], len(config["id2label"])) == (384, 6, 30)
 
 
+def test_an_own_test_file_goes_with_the_bundled_training_texts(monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    script = runpy.run_path(str(SCRIPT))
+    splits = script["load_splits"](script["Arguments"](test_file=str(DATA / "validation.csv")))
+    assert {name: len(split) for name, split in splits.items()} == {"train": 300, "validation": 600, "test": 600}
+
+
 @pytest.mark.parametrize("kind", ["csv", "json"])
 def test_own_files_with_sentence_pairs_and_number_labels(kind, tiny_encoder, tmp_path):
     files = {split: tmp_path / f"{split}.{kind}" for split in ("train", "test")}
