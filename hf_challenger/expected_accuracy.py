@@ -19,6 +19,9 @@ PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge, relative to features 
 # Training takes away a share of the probe's error: this, times the probe's skill. Where features tell nothing, some hundred rows teach
 # little; where they tell classes apart, fine-tuning took a half (TREC) to nothing (SST-2) on development sets.
 TAKEN_BY_TRAINING = 0.5
+LARGEST_INPUT = (
+    10_000  # numbers a row: of larger images and recordings, a linear probe of the numbers as they are tells little
+)
 LEAST_SKILL = 0.1  # expected of any trained model: below it, confidences would be made as good as equal
 
 
@@ -32,7 +35,8 @@ def expected_accuracy(
     """From the leave-one-out accuracy a of a linear probe on the features that a model has *before* it is fine-tuned.
 
     Features of texts are the last hidden states, averaged over the attended tokens; of all else they are what enters the last
-    linear layer, random features if the network was never trained. 1 - (1 - a)(1 - s/2) is expected, where the probe's skill
+    linear layer, random features if the network was never trained, or the inputs themselves, if they tell more, are of one size and
+    not too large. 1 - (1 - a)(1 - s/2) is expected, where the probe's skill
     s = (a - c)/(1 - c) compares it with the share c of the largest class (Cohen's κ for a guesser of that class), and at least
     c + .1(1 - c). The probe is a ridge regression onto the classes, whose leave-one-out predictions have a closed form (Allen,
     Technometrics 1974), with the best of :data:`PENALTIES`.
@@ -49,7 +53,7 @@ def expected_accuracy(
             those are not one vector a row, or no class has two rows.
     """
 
-    def read() -> list[tuple[Tensor, Tensor]]:
+    def read() -> list[tuple[Tensor, Tensor, Tensor]]:
         found = []
         for batch in batches:
             inputs = {k: v for k, v in batch.items() if k != "labels"}
@@ -59,19 +63,24 @@ def expected_accuracy(
                     f"What {type(model).__name__} tells of {len(batch['labels'])} labelled rows is {tuple(features.shape)}, not"
                     " one vector a row."
                 )
-            found.append((features, batch["labels"]))
+            given = features[:, :0] if attended is not None else _numbers(inputs, features)
+            found.append((features, given, batch["labels"]))
         return found
 
     with attribution_state(model), torch.no_grad():
         found = on_all_processes(read, gather, next(model.parameters()).device)
-        x = torch.cat([gather(features).double().cpu() for features, _ in found])[:rows]
-        labels = torch.cat([gather(answers).cpu() for _, answers in found])[:rows]
-    x, labels = x[labels != IGNORED], labels[labels != IGNORED]
+        labels = torch.cat([gather(answers).cpu() for *_, answers in found])[:rows]
+        widths = torch.cat([gather(torch.full_like(answers, given.shape[1])).cpu() for _, given, answers in found])
+        kinds = (0, 1) if len(widths) and 0 < widths.min() == widths.max() else (0,)  # series may be padded to many lengths
+        told_by = [torch.cat([gather(row[kind]).double().cpu() for row in found])[:rows] for kind in kinds]
+    known = labels != IGNORED
+    labels = labels[known]
     # A row that is alone in its class cannot be told from the others.
     told = labels.bincount()[labels] > 1 if len(labels) else labels.bool()
     if not told.any():
         raise ChallengerError("No class has two training rows, from which its accuracy on new rows could be estimated.")
-    probe = max(float((guess == labels)[told].double().mean()) for guess in _left_out(x, labels))
+    guesses = [guess for x in told_by for guess in _left_out(x[known], labels)]
+    probe = max(float((guess == labels)[told].double().mean()) for guess in guesses)
     chance = float(labels.bincount().max() / len(labels))
     if chance == 1:
         return 1.0
@@ -82,6 +91,19 @@ def expected_accuracy(
 def _entering_the_head(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
     features = head_of(model, inputs).features.float()
     return features if features.dim() == 2 else features.flatten(1, -2).mean(1)
+
+
+def _numbers(inputs: Mapping[str, Any], features: Tensor) -> Tensor:
+    """The float inputs of each row, ``(rows, numbers)``; no numbers where there are too many."""
+    rows = len(features)
+    given = [
+        v.reshape(rows, -1)
+        for v in inputs.values()
+        if isinstance(v, Tensor) and v.is_floating_point() and v.dim() and len(v) == rows
+    ]
+    if not given or sum(v.shape[1] for v in given) > LARGEST_INPUT:
+        return features[:, :0]
+    return torch.cat([v.to(features) for v in given], 1).nan_to_num()
 
 
 def _of_tokens(model: nn.Module, inputs: Mapping[str, Any], attended: Tensor) -> Tensor:

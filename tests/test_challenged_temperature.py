@@ -266,6 +266,29 @@ def test_without_tokens_it_is_told_by_what_enters_the_last_layer(how: dict[str, 
         expected_accuracy(Pixels(), rows)
 
 
+class Blind(LastLayerOnly):
+    """What enters the last layer is the same for all rows."""
+
+    def forward(self, pixel_values: torch.Tensor) -> Any:
+        return self.head(torch.ones_like(pixel_values.flatten(1)[:, :9]))
+
+
+def test_the_inputs_themselves_tell_it_where_they_tell_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x, y = torch.randn(20, 1, 3, 3, dtype=torch.float64), torch.arange(20) % 3
+    x[:, 0, 0, 0] += 2 * y
+    rows = [{"pixel_values": x[i : i + 7], "labels": y[i : i + 7]} for i in (0, 7, 14)]
+    model = Blind().double()
+    seen = expected_accuracy(LastLayerOnly().double(), rows)
+    assert expected_accuracy(model, rows) == pytest.approx(seen)
+    blind = 7 / 20 + 0.1 * 13 / 20  # as little as is expected of any model
+    assert blind < seen - 0.1
+    longer = [*rows[:2], {**rows[2], "pixel_values": torch.cat([rows[2]["pixel_values"]] * 2, 3)}]
+    assert expected_accuracy(model, longer) == pytest.approx(blind)  # padded to several lengths
+    monkeypatch.setattr("hf_challenger.expected_accuracy.LARGEST_INPUT", 8)
+    assert expected_accuracy(model, rows) == pytest.approx(blind)
+
+
 def test_rows_that_are_alone_in_their_class_are_not_counted() -> None:
     model, batch = tiny_bert(num_labels=9).eval(), batches(24, 24)[0]
     batch["labels"][0] = 8
@@ -484,6 +507,8 @@ def test_images_are_challenged_in_training_and_calibrated_after_it(trainer: Make
 @pytest.mark.parametrize("rows", [series_rows, image_rows])
 def test_series_and_images_are_calibrated_as_texts_are(rows: Any, trainer: Make) -> None:
     model, data, options = rows()
+    for row in data[::4]:  # labels that no input tells
+        row |= {k: (v + 1) % 3 for k, v in row.items() if isinstance(v, int)}
     untrained = copy.deepcopy(model)
     told: list[Any] = []
     for share in (0.0, 0.5):

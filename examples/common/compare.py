@@ -104,9 +104,10 @@ def run(
     else:
         trainer = ChallengerTrainer(model, config, train_dataset=train)
     began = time.perf_counter()
-    trainer.train()
+    trained = trainer.train().metrics
     seconds = time.perf_counter() - began
     result = {"method": method, "seed": config.seed, "model": type(model).__name__, "train_samples": len(train)}
+    result |= {k: trained[k] for k in ("expected_accuracy", "challenge_temperature") if k in trained}
     result |= {"seconds": seconds, **trainer.evaluate(test, metric_key_prefix="test")}
     trainer.save_model()
     write_card(trainer, test, lambda: heat_maps(trainer.model, config, splits), **card)

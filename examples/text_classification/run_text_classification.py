@@ -188,9 +188,10 @@ def run(method: str, args: Arguments, config: Config, raw: DatasetDict) -> dict[
     }
     trainer = Trainer(**parts, compute_metrics=calibration) if method == "plain" else ChallengerTrainer(**parts)
     began = time.perf_counter()
-    trainer.train()
+    trained = trainer.train().metrics
     seconds = time.perf_counter() - began
     result: dict[str, Any] = {"method": method, "seed": config.seed, "train_samples": len(data["train"]), "seconds": seconds}
+    result |= {k: trained[k] for k in ("expected_accuracy", "challenge_temperature") if k in trained}
     for split in ("validation", "test"):
         if split in data:
             result |= trainer.evaluate(data[split], metric_key_prefix=split)
