@@ -101,7 +101,7 @@ def calibration(folder: Path) -> Names:
     torch.testing.assert_close(names["trainer"].model.classifier.weight, before / names["temperature"])
     assert names["trainer"].model.config.calibration_temperature == names["temperature"]
     assert 0 < names["accuracy"] <= 1
-    assert names["without_labels"] >= 1
+    assert names["without_labels"] >= 0.5
 
 
 def extend(folder: Path) -> Names:
