@@ -19,9 +19,8 @@ PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # of the ridge, relative to features 
 # Training takes away a share of the probe's error: this, times the probe's skill. Where features tell nothing, some hundred rows teach
 # little; where they tell classes apart, fine-tuning took a half (TREC) to nothing (SST-2) on development sets.
 TAKEN_BY_TRAINING = 0.5
-LARGEST_INPUT = (
-    10_000  # numbers a row: of larger images and recordings, a linear probe of the numbers as they are tells little
-)
+# Numbers a row: of larger images and recordings, a linear probe of the numbers as they are tells little.
+LARGEST_INPUT = 10_000
 LEAST_SKILL = 0.1  # expected of any trained model: below it, confidences would be made as good as equal
 
 
@@ -36,10 +35,9 @@ def expected_accuracy(
 
     Features of texts are the last hidden states, averaged over the attended tokens; of all else they are what enters the last
     linear layer, random features if the network was never trained, or the inputs themselves, if they tell more, are of one size and
-    not too large. 1 - (1 - a)(1 - s/2) is expected, where the probe's skill
-    s = (a - c)/(1 - c) compares it with the share c of the largest class (Cohen's κ for a guesser of that class), and at least
-    c + .1(1 - c). The probe is a ridge regression onto the classes, whose leave-one-out predictions have a closed form (Allen,
-    Technometrics 1974), with the best of :data:`PENALTIES`.
+    not too large. 1 - (1 - a)(1 - s/2) is expected, where the probe's skill s = (a - c)/(1 - c) compares it with the share c of
+    the largest class (Cohen's κ for a guesser of that class), and at least c + .1(1 - c). The probe is a ridge regression onto the
+    classes, whose leave-one-out predictions have a closed form (Allen, Technometrics 1974), with the best of :data:`PENALTIES`.
 
     Args:
         model: before training; left as it is, and so are random states.
