@@ -26,6 +26,7 @@ from .outputs import logits_of
 
 HIGHEST = 99.0  # of the temperatures that are believed
 SUREST = 0.5  # and the lowest
+FEW = 50  # rows: so many tell half of what many would tell of how much surer a model should be
 HALVINGS = 6  # of the range of shares in which the one to hide is looked for
 
 
@@ -44,10 +45,10 @@ def challenged_temperature(
     """The temperature T that fits the logits of challenged *training* rows; ``logits / T`` is calibrated.
 
     So much is hidden that the share of rows that the model gets right comes nearest to ``accuracy``; nothing, if it is below that
-    as it is. A model is made surer with caution, since it knows a training row better than a new one even without its evidence: a
-    temperature below 1 counts by its square root, at least 1/2, and not at all where all rows are right. One attribution and
-    seven forward passes a row. The model and all random states are left as they were; :func:`~.temperature.apply_temperature`
-    folds T into the model.
+    as it is. A model is made surer with caution, since it knows a training row better than a new one even without its evidence, and
+    since few rows tell little: of n rows, a temperature T below 1 counts as T to the power of n / 2(n + 50), the square root for
+    many; at least 1/2, and not at all where all rows are right. One attribution and seven forward passes a row. The model and all
+    random states are left as they were; :func:`~.temperature.apply_temperature` folds T into the model.
 
     Args:
         model: a trained classifier, unwrapped.
@@ -106,4 +107,5 @@ def challenged_temperature(
         )
     if temperature >= 1:
         return temperature
-    return 1.0 if right(nearest) == 1 else max(SUREST, temperature**0.5)
+    told = int(known.sum())
+    return 1.0 if right(nearest) == 1 else max(SUREST, temperature ** (told / (told + FEW) / 2))

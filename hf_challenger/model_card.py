@@ -351,7 +351,7 @@ def how_it_was_calibrated(adapter: str) -> str:
     return (
         f" After training, {UNITS.get(adapter, 'units')} of training rows were hidden, drawn in proportion to their relevance, until it"
         " was right about as few of them as was expected of it on new rows, by a probe of its untrained features; the temperature that fits its scores for"
-        " what was left (where it is below 1, its square root) was folded into its last layer. No held-out labels were used."
+        " what was left (where it is below 1, a root of it) was folded into its last layer. No held-out labels were used."
     )
 
 

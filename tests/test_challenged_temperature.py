@@ -133,7 +133,7 @@ def test_batches_of_another_size_give_the_same() -> None:
     assert found[3] != pytest.approx(found[0], rel=1e-3)
 
 
-@pytest.mark.parametrize(("fits", "taken"), [(2.0, 2.0), (0.81, 0.9), (0.16, 0.5)])
+@pytest.mark.parametrize(("fits", "taken"), [(2.0, 2.0), (0.81, 0.81 ** (24 / 148)), (0.005, 0.5)])
 def test_a_model_is_made_surer_with_caution(fits: float, taken: float, trained: Any) -> None:
     model, tokenizer = copy.deepcopy(trained), tiny_tokenizer()
     now = challenged_temperature(model, batches(), 0.75, processing_class=tokenizer)
@@ -142,6 +142,19 @@ def test_a_model_is_made_surer_with_caution(fits: float, taken: float, trained: 
     apply_temperature(model, now / fits, batch)
     found = challenged_temperature(model, batches(), 0.75, processing_class=tokenizer)
     assert found == pytest.approx(taken, rel=1e-3)
+
+
+@pytest.mark.parametrize(("times", "power"), [(1, 24 / 148), (10, 240 / 580)])
+def test_the_fewer_the_rows_the_less_sure_they_make_a_model(times: int, power: float, trained: Any) -> None:
+    model, rows = copy.deepcopy(trained), batches()
+    rows[0]["labels"][0] = 1 - rows[0]["labels"][0]  # one is wrong, and all right were expected: nothing is hidden
+    inputs = [{k: v for k, v in batch.items() if k != "labels"} for batch in rows]
+    with torch.no_grad():
+        logits = torch.cat([model(**batch).logits for batch in inputs])
+    fits = fit_temperature(logits, torch.cat([batch["labels"] for batch in rows]))
+    apply_temperature(model, fits / 0.6, inputs[0])  # now it is too unsure: .6 fits
+    found = challenged_temperature(model, rows * times, 1.0, processing_class=tiny_tokenizer())
+    assert found == pytest.approx(0.6**power, rel=1e-3)
 
 
 def test_rows_that_are_all_right_make_no_model_surer(trained: Any) -> None:

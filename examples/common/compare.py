@@ -20,7 +20,7 @@ from hf_challenger.outputs import logits_of
 from hf_challenger.visualize import image_relevance, series_relevance
 
 from .cards import write_card
-from .comparison import every_seed_and_method
+from .comparison import every_seed_and_method, of_the_temperature
 from .data import Rows, Splits, subset_per_class
 
 
@@ -107,7 +107,7 @@ def run(
     trained = trainer.train().metrics
     seconds = time.perf_counter() - began
     result = {"method": method, "seed": config.seed, "model": type(model).__name__, "train_samples": len(train)}
-    result |= {k: trained[k] for k in ("expected_accuracy", "challenge_temperature") if k in trained}
+    result |= of_the_temperature(trained)
     result |= {"seconds": seconds, **trainer.evaluate(test, metric_key_prefix="test")}
     trainer.save_model()
     write_card(trainer, test, lambda: heat_maps(trainer.model, config, splits), **card)

@@ -38,6 +38,11 @@ def every_seed_and_method(
     return results
 
 
+def of_the_temperature(trained: dict[str, float]) -> dict[str, float]:
+    """What ``train()`` tells of the temperature, for a file of results; nothing where none was fitted."""
+    return {k: trained[k] for k in ("expected_accuracy", "challenge_temperature") if k in trained}
+
+
 def as_table(results: list[dict[str, Any]]) -> str:
     """One markdown row a method: means over seeds, with the standard deviation where there are several."""
     split = "test" if "test_accuracy" in results[0] else "validation"

@@ -32,7 +32,7 @@ from transformers import (
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the examples share one folder, common
 
 from common.cards import write_card
-from common.comparison import every_seed_and_method
+from common.comparison import every_seed_and_method, of_the_temperature
 
 from hf_challenger import ChallengerConfig, ChallengerError, ChallengerTrainer
 from hf_challenger.explain import explain
@@ -191,7 +191,7 @@ def run(method: str, args: Arguments, config: Config, raw: DatasetDict) -> dict[
     trained = trainer.train().metrics
     seconds = time.perf_counter() - began
     result: dict[str, Any] = {"method": method, "seed": config.seed, "train_samples": len(data["train"]), "seconds": seconds}
-    result |= {k: trained[k] for k in ("expected_accuracy", "challenge_temperature") if k in trained}
+    result |= of_the_temperature(trained)
     for split in ("validation", "test"):
         if split in data:
             result |= trainer.evaluate(data[split], metric_key_prefix=split)
