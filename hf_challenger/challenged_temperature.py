@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .attribution.state import attribution_state
 from .calibration import fit_temperature
 from .challenger import Challenger
-from .checks import on_all_processes
+from .checks import on_all_processes, refuse_none
 from .errors import ChallengerError, ChallengerWarning
 from .losses import IGNORED
 from .options import ChallengeOptions
@@ -63,9 +63,11 @@ def challenged_temperature(
         rows: of all processes, without those that fill up the last batches. None: all that come.
 
     Raises:
-        ChallengerError: where labels and logits do not fit a classification, or the model is no better than chance on the
-            challenged rows, so that no temperature fits.
+        ChallengerError: where ``accuracy`` is none, no rows come, labels and logits do not fit a classification, or the model is
+            no better than chance on the challenged rows, so that no temperature fits.
     """
+    if not 0 < accuracy <= 1:
+        raise ChallengerError(f"accuracy={accuracy!r} is not a share of rows, above 0 and at most 1.")
     everything = replace(ChallengeOptions.of(options), challenge_threshold=0.0, challenge_selection=selection)
     challenger = Challenger(model, everything, processing_class, seed)
     with attribution_state(model):
@@ -78,6 +80,7 @@ def challenged_temperature(
                 inputs = {k: v for k, v in batch.items() if k != "labels"}
                 dose = challenger.doses(inputs, batch["labels"], (number * process[1] + process[0]) * size)
                 found.append((dose, batch["labels"]))
+            refuse_none(found)
             return found
 
         found = on_all_processes(read, gather, next(model.parameters()).device)
@@ -103,7 +106,8 @@ def challenged_temperature(
         temperature = fit_temperature(nearest, labels)
     if temperature > HIGHEST:
         raise ChallengerError(
-            f"The model is right about {right(nearest):.0%} of the challenged training rows, no better than chance."
+            f"The temperature that fits the challenged training rows is above {HIGHEST:.0f}: the model is right about"
+            f" {right(nearest):.0%} of them, which is no better than chance, or its logits are very large."
         )
     if temperature >= 1:
         return temperature

@@ -36,6 +36,14 @@ def on_all_processes(what: Callable[[], Found], gather: Callable[[Tensor], Tenso
     return cast("Found", found)
 
 
+def refuse_none(batches_read: list[Any]) -> None:
+    """Raise :class:`ChallengerError` where there was nothing to read."""
+    if not batches_read:
+        raise ChallengerError(
+            "The batches of training rows gave none. A generator can be read once only: pass a list or a DataLoader."
+        )
+
+
 def refuse_unsupported(model: nn.Module, gpus_of_this_process: int = 1) -> None:
     """Raise :class:`ChallengerError` for ways of training that the challenge cannot, or was never seen to, go with.
 

@@ -106,7 +106,7 @@ class Card:
             origin=self._origin(),
             challenged=self.options.resolved(ADAPTERS.get(self.units)).challenge_share != 0,
             how=how_it_was_challenged(self.options, self.units)
-            + (how_it_was_calibrated(self.units) if self.calibrated else ""),
+            + (how_it_was_calibrated(self.units, self.options) if self.calibrated else ""),
             options_table=options_table(self.options),
             results_table=results_table(self.results, self.baseline),
             has_baseline=any(self.baseline.values()),
@@ -346,10 +346,11 @@ def how_it_was_challenged(options: ChallengeOptions, adapter: str) -> str:
     )
 
 
-def how_it_was_calibrated(adapter: str) -> str:
+def how_it_was_calibrated(adapter: str, options: ChallengeOptions) -> str:
     """One sentence more, if a temperature that was fitted on challenged rows is in the model."""
+    drawn = "drawn at random" if options.challenge_attribution == "none" else "drawn in proportion to their relevance"
     return (
-        f" After training, {UNITS.get(adapter, 'units')} of training rows were hidden, drawn in proportion to their relevance, until it"
+        f" After training, {UNITS.get(adapter, 'units')} of training rows were hidden, {drawn}, until it"
         " was right about as few of them as was expected of it on new rows, by a probe of its untrained features; the temperature that fits its scores for"
         " what was left (where it is below 1, a root of it) was folded into its last layer. No held-out labels were used."
     )

@@ -19,10 +19,11 @@ from .outputs import logits_of
 def apply_temperature(model: nn.Module, temperature: float, inputs: Mapping[str, Any] | None = None) -> None:
     """Make a classifier return logits / T for good, by dividing the weight and bias of its last linear layer by T.
 
-    The predicted class of every row stays the same; softmax then gives calibrated confidences, in ``pipeline`` too, and
+    The predicted class of every row stays the same (but for near ties where weights are in half precision, whose quotients are
+    rounded); softmax then gives calibrated confidences, in ``pipeline`` too, and
     ``save_pretrained`` keeps it. The model is run on ``inputs`` with the layer as it is and halved, to see that its logits
     really follow; if not, nothing is changed. ``model.config.calibration_temperature`` tells the product of all temperatures
-    applied so far.
+    applied so far; it is absent where there is none.
 
     Args:
         model: a classifier with a linear layer at its end.
@@ -66,6 +67,8 @@ def apply_temperature(model: nn.Module, temperature: float, inputs: Mapping[str,
         _divide(kept, temperature)
     if config is not None:
         config.calibration_temperature = getattr(config, "calibration_temperature", 1.0) * temperature
+        if math.isclose(config.calibration_temperature, 1, rel_tol=1e-9):  # one was taken back
+            del config.calibration_temperature
 
 
 def _divide(parameters: list[tuple[Tensor, Tensor]], divisor: float) -> None:

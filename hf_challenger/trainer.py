@@ -82,7 +82,9 @@ class ChallengerTrainer(Trainer):
         self._told_users_loss = False
         self._told_card: dict[str, Any] = {}
         self._temperature: tuple[nn.Module, float, Any] | None = None  # what takes back the one that was folded in
-        self._expected_accuracy: float | None = None
+        self._expected: tuple[Any, float | None] | None = (
+            None  # the training set, and the accuracy that is expected after it
+        )
         preprocess = self.preprocess_logits_for_metrics
         kept = preprocess is not None
         if preprocess is not None:
@@ -126,14 +128,18 @@ class ChallengerTrainer(Trainer):
         if self._temperature is not None:  # training goes on from the model as it was trained
             apply_temperature(*self._temperature)
             self._temperature = None
+        config: Any = self._config(self.model) if self.model is not None else None
+        if getattr(config, "calibration_temperature", None) is not None:  # of the model that training starts from
+            del config.calibration_temperature
         calibrates = self.model is not None and self._resolved(self.model).challenge_temperature
-        if calibrates and self._expected_accuracy is None:
-            self._expected_accuracy = self._or_a_warning(self._expect)
+        if calibrates and (self._expected is None or self._expected[0] is not self.train_dataset):
+            self._expected = (self.train_dataset, self._or_a_warning(self._expect))
         output = super().train(*args, **kwargs)
-        if calibrates and self._expected_accuracy is not None:
-            temperature = self._or_a_warning(self._calibrate)
+        accuracy = self._expected[1] if calibrates and self._expected else None
+        if accuracy is not None:
+            temperature = self._or_a_warning(lambda: self._calibrate(accuracy))
             if temperature is not None:
-                output.metrics.update(challenge_temperature=temperature, expected_accuracy=self._expected_accuracy)
+                output.metrics.update(challenge_temperature=temperature, expected_accuracy=accuracy)
         return output
 
     def _expect(self) -> float:
@@ -151,17 +157,16 @@ class ChallengerTrainer(Trainer):
                 model, self._batches(rows), getattr(units, "attended", None), self.accelerator.gather, len(rows)
             )
 
-    def _calibrate(self) -> float:
+    def _calibrate(self, accuracy: float) -> float:
         """Fit a temperature on challenged training rows and fold it into the model."""
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
         rows = self._some_rows(CALIBRATION_ROWS)
         first: dict[str, Any] = {}
-        assert self._expected_accuracy is not None
         with self.compute_loss_context_manager():
             temperature = challenged_temperature(
                 model,
                 self._batches(rows, first),
-                self._expected_accuracy,
+                accuracy,
                 self.args,
                 self._processing_class(),
                 seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,

@@ -165,8 +165,25 @@ def test_rows_that_are_all_right_make_no_model_surer(trained: Any) -> None:
 def test_a_model_that_is_no_better_than_chance_is_told() -> None:
     model = tiny_bert().eval()
     rows = [{**batch, "labels": (model(**batch).logits.argmin(1))} for batch in batches()]
-    with pytest.raises(ChallengerError, match="right about 0% of the challenged training rows, no better than chance"):
+    with pytest.raises(ChallengerError, match="above 99: the model is right about 0% of them"):
         challenged_temperature(model, rows, 0.5, processing_class=tiny_tokenizer())
+
+
+@pytest.mark.parametrize("accuracy", [0.0, -1.0, 70.0, float("nan")])
+def test_an_accuracy_that_is_none_is_refused(accuracy: float, trained: Any) -> None:
+    with pytest.raises(ChallengerError, match=f"accuracy={accuracy!r} is not a share"):
+        challenged_temperature(trained, batches(), accuracy, processing_class=tiny_tokenizer())
+
+
+def test_batches_that_were_used_up_are_told(trained: Any) -> None:
+    once = iter(batches())
+    expected_accuracy(trained, once, attended)
+    for call in (
+        lambda: expected_accuracy(trained, once, attended),
+        lambda: challenged_temperature(trained, once, 0.6, processing_class=tiny_tokenizer()),
+    ):
+        with pytest.raises(ChallengerError, match="A generator can be read once"):
+            call()
 
 
 def test_model_and_random_numbers_are_left_as_they_were() -> None:
@@ -391,6 +408,26 @@ def test_training_goes_on_from_the_model_as_it_was_trained(trainer: Make, config
     for (name, a), b in zip(twice.model.named_parameters(), expected.model.parameters(), strict=True):
         assert torch.allclose(a, b / temperature if name.startswith("classifier") else b, atol=1e-5), name
     assert twice.model.config.calibration_temperature == pytest.approx(temperature)
+
+
+def test_the_config_tells_of_this_training_alone(trainer: Make, tmp_path: Any) -> None:
+    first = trainer(**DEFAULT)
+    assert first.train().metrics["challenge_temperature"] > 1
+    first.save_model(str(tmp_path / "first"))
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "first")
+    assert model.config.calibration_temperature > 1
+    second = trainer(model, challenge_share=0.0, challenge_temperature=False)
+    second.train()
+    assert not hasattr(second.model.config, "calibration_temperature")
+
+
+def test_other_training_rows_have_an_accuracy_of_their_own(trainer: Make) -> None:
+    run = trainer(**DEFAULT)
+    expected = [run.train().metrics["expected_accuracy"] for _ in range(2)]
+    run.train_dataset = tiny_data(40)
+    again = run._expect()
+    assert run.train().metrics["expected_accuracy"] == again
+    assert expected[0] == expected[1] != again
 
 
 def test_checkpoints_hold_the_model_as_it_was_trained(trainer: Make, config: Any, tmp_path: Any) -> None:

@@ -98,6 +98,8 @@ def test_temperatures_multiply():
     apply_temperature(model, 1.5)
     torch.testing.assert_close(model(**batch).logits, logits / 3)
     assert model.config.calibration_temperature == 3.0
+    apply_temperature(model, 1 / 3)
+    assert not hasattr(model.config, "calibration_temperature")
 
 
 def test_bf16_weights_are_scaled_too():
