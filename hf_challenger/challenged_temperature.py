@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from .attribution.state import attribution_state
 from .calibration import fit_temperature
 from .challenger import Challenger
-from .checks import on_all_processes, refuse_none
+from .checks import on_all_processes
 from .errors import ChallengerError, ChallengerWarning
 from .losses import IGNORED
 from .options import ChallengeOptions
@@ -63,8 +63,8 @@ def challenged_temperature(
         rows: of all processes, without those that fill up the last batches. None: all that come.
 
     Raises:
-        ChallengerError: where ``accuracy`` is none, no rows come, labels and logits do not fit a classification, or the model is
-            no better than chance on the challenged rows, so that no temperature fits.
+        ChallengerError: where ``accuracy`` is no share, no rows come, labels and logits do not fit a classification, or no
+            temperature fits: the model is no better than chance on the challenged rows, or its logits are very large.
     """
     if not 0 < accuracy <= 1:
         raise ChallengerError(f"accuracy={accuracy!r} is not a share of rows, above 0 and at most 1.")
@@ -80,7 +80,6 @@ def challenged_temperature(
                 inputs = {k: v for k, v in batch.items() if k != "labels"}
                 dose = challenger.doses(inputs, batch["labels"], (number * process[1] + process[0]) * size)
                 found.append((dose, batch["labels"]))
-            refuse_none(found)
             return found
 
         found = on_all_processes(read, gather, next(model.parameters()).device)

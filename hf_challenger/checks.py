@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,19 @@ def is_sharded(model: nn.Module) -> bool:
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
-def on_all_processes(what: Callable[[], Found], gather: Callable[[Tensor], Tensor], device: torch.device) -> Found:
-    """What ``what()`` returns, or its error; an error on another process is one here too, which would else wait for that one."""
-    found, error = None, None
+def on_all_processes(
+    read: Callable[[], list[Found]], gather: Callable[[Tensor], Tensor], device: torch.device
+) -> list[Found]:
+    """What ``read()`` returns of each batch of training rows, or its error; none is one too.
+
+    An error on another process is one here as well, which would else wait for that one.
+    """
+    found, error = [], None
     try:
-        found = what()
+        if not (found := read()):
+            raise ChallengerError(
+                "The batches of training rows gave none. A generator can be read once only: pass a list or a DataLoader."
+            )
     except Exception as caught:
         error = caught
     failed = gather(torch.tensor([error is not None], device=device))
@@ -33,15 +41,7 @@ def on_all_processes(what: Callable[[], Found], gather: Callable[[Tensor], Tenso
         raise error
     if failed.any():
         raise ChallengerError(f"Process {int(failed.nonzero()[0])} could not go on; it says why.")
-    return cast("Found", found)
-
-
-def refuse_none(batches_read: list[Any]) -> None:
-    """Raise :class:`ChallengerError` where there was nothing to read."""
-    if not batches_read:
-        raise ChallengerError(
-            "The batches of training rows gave none. A generator can be read once only: pass a list or a DataLoader."
-        )
+    return found
 
 
 def refuse_unsupported(model: nn.Module, gpus_of_this_process: int = 1) -> None:

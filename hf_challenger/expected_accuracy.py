@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .attribution.state import attribution_state
-from .checks import on_all_processes, refuse_none
+from .checks import on_all_processes
 from .errors import ChallengerError
 from .head import head_of
 from .losses import IGNORED
@@ -47,8 +47,8 @@ def expected_accuracy(
         rows: of all processes, without those that fill up the last batches. None: all that come.
 
     Raises:
-        ChallengerError: where no rows come, the model returns no hidden states (texts) or has no linear layer at its end (all else), where
-            those are not one vector a row, or no class has two rows.
+        ChallengerError: where no rows come, the model returns no hidden states (texts) or has no linear layer at its end (all
+            else), where those are not one vector a row, or no class has two rows.
     """
 
     def read() -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -63,7 +63,6 @@ def expected_accuracy(
                 )
             given = features[:, :0] if attended is not None else _numbers(inputs, features)
             found.append((features, given, batch["labels"]))
-        refuse_none(found)
         return found
 
     with attribution_state(model), torch.no_grad():

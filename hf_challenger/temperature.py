@@ -20,9 +20,8 @@ def apply_temperature(model: nn.Module, temperature: float, inputs: Mapping[str,
     """Make a classifier return logits / T for good, by dividing the weight and bias of its last linear layer by T.
 
     The predicted class of every row stays the same (but for near ties where weights are in half precision, whose quotients are
-    rounded); softmax then gives calibrated confidences, in ``pipeline`` too, and
-    ``save_pretrained`` keeps it. The model is run on ``inputs`` with the layer as it is and halved, to see that its logits
-    really follow; if not, nothing is changed. ``model.config.calibration_temperature`` tells the product of all temperatures
+    rounded); softmax then gives calibrated confidences, in ``pipeline`` too, and ``save_pretrained`` keeps it. The model is run on
+    ``inputs`` with the layer as it is and halved, to see that its logits really follow; if not, nothing is changed. ``model.config.calibration_temperature`` tells the product of all temperatures
     applied so far; it is absent where there is none.
 
     Args:

@@ -82,9 +82,8 @@ class ChallengerTrainer(Trainer):
         self._told_users_loss = False
         self._told_card: dict[str, Any] = {}
         self._temperature: tuple[nn.Module, float, Any] | None = None  # what takes back the one that was folded in
-        self._expected: tuple[Any, float | None] | None = (
-            None  # the training set, and the accuracy that is expected after it
-        )
+        # The training set, and how often the model may be expected to be right on new rows once it is trained on it.
+        self._expected: tuple[Any, float | None] | None = None
         preprocess = self.preprocess_logits_for_metrics
         kept = preprocess is not None
         if preprocess is not None:
@@ -128,14 +127,16 @@ class ChallengerTrainer(Trainer):
         if self._temperature is not None:  # training goes on from the model as it was trained
             apply_temperature(*self._temperature)
             self._temperature = None
-        config: Any = self._config(self.model) if self.model is not None else None
-        if getattr(config, "calibration_temperature", None) is not None:  # of the model that training starts from
+        config: Any = None if self.model is None else self._config(self.model)
+        if hasattr(config, "calibration_temperature"):  # of the model that training starts from
             del config.calibration_temperature
         calibrates = self.model is not None and self._resolved(self.model).challenge_temperature
-        if calibrates and (self._expected is None or self._expected[0] is not self.train_dataset):
-            self._expected = (self.train_dataset, self._or_a_warning(self._expect))
+        accuracy = None
+        if calibrates:
+            if self._expected is None or self._expected[0] is not self.train_dataset:
+                self._expected = (self.train_dataset, self._or_a_warning(self._expect))
+            accuracy = self._expected[1]
         output = super().train(*args, **kwargs)
-        accuracy = self._expected[1] if calibrates and self._expected else None
         if accuracy is not None:
             temperature = self._or_a_warning(lambda: self._calibrate(accuracy))
             if temperature is not None:
