@@ -1,10 +1,9 @@
 """Fine-tune on small data with attribution maps: ``ChallengerTrainer`` in place of ``Trainer``."""
 
 from .attribution import LRP
-from .challenger import ChallengedBatch, Challenger
+from .challenge import ChallengedBatch, ChallengeOptions, Challenger, Cue
 from .config import ChallengerConfig
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning
-from .options import ChallengeOptions
 from .picture_callback import PictureCallback
 from .trainer import ChallengerTrainer
 from .version import __version__
@@ -18,6 +17,7 @@ __all__ = [
     "ChallengerError",
     "ChallengerTrainer",
     "ChallengerWarning",
+    "Cue",
     "NoEffectWarning",
     "PictureCallback",
     "__version__",

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .attribution.state import attribution_state
 from .calibration import fit_temperature
-from .challenger import Challenger
+from .challenge import Challenger
 from .checks import on_all_processes
 from .errors import ChallengerError, ChallengerWarning
 from .losses import IGNORED

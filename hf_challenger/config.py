@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from transformers import TrainingArguments
 
-from .options import ChallengeOptions
+from .challenge.options import ChallengeOptions
 
 LOWER_IS_BETTER = ("loss", "ece", "nll", "brier", "mce")
 
 
 @dataclass
 class ChallengerConfig(ChallengeOptions, TrainingArguments):
-    """``TrainingArguments`` plus the ``challenge_*`` options of :class:`~hf_challenger.options.ChallengeOptions`.
+    """``TrainingArguments`` plus the ``challenge_*`` options of :class:`~hf_challenger.challenge.options.ChallengeOptions`.
 
     No default of ``TrainingArguments`` is changed, except that ``greater_is_better`` is False where
     ``metric_for_best_model`` is a calibration error (ece, nll, brier, mce). Works with ``HfArgumentParser``.

@@ -15,18 +15,19 @@ from torch import Tensor, nn
 from transformers import Trainer, TrainingArguments
 
 from .attribution.state import attribution_state
-from .challenged_temperature import challenged_temperature
-from .challenger import ChallengedBatch, Challenger, has_rows
+from .challenge.challenger import ChallengedBatch, Challenger, has_rows
+from .challenge.cues import Cue
+from .challenge.options import ChallengeOptions
 from .checks import check_classes, is_sharded, refuse_bad_loss, refuse_unsupported
 from .config import LOWER_IS_BETTER
-from .errors import ChallengerError, ChallengerWarning
+from .cue_callback import CueCallback, memory_file, write_cues
+from .errors import ChallengerError, ChallengerWarning, NoEffectWarning, NotChallengeable
 from .expected_accuracy import expected_accuracy
 from .hub import explain_failed_upload, warn_of_failed_uploads
-from .inputs import factory_for, units_for
-from .losses import IGNORED, check_labels, problem_type_of
+from .inputs import units_for
+from .losses import IGNORED, problem_type_of
 from .metrics import CalibrationMetrics, Kept, with_logits
 from .model_card import write_model_card
-from .options import ChallengeOptions
 from .outputs import logits_of
 from .temperature import apply_temperature
 
@@ -35,9 +36,6 @@ MEAN_LOSS_HEADS = ("ForSequenceClassification", "ForImageClassification", "ForAu
 
 # Training rows at most: a probe gets better with more, and each costs a forward pass; one number, the temperature, needs fewer.
 EXPECTATION_ROWS, CALIBRATION_ROWS = 2000, 500
-
-# What is summed over steps and processes between two logs.
-COUNTERS = ("rows", "chosen", "removed", "clean_loss", "clean", "challenged_loss", "without_units", "not_finite")
 
 
 def spread(rows: int, most: int) -> range:
@@ -73,13 +71,15 @@ class ChallengerTrainer(Trainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._check_arguments(*args, **kwargs)
         super().__init__(*args, **kwargs)
-        self.options = ChallengeOptions.of(self.args)
+        ChallengeOptions.of(self.args)  # an option that is wrong is told before anything is built
         self._challenger: Challenger | None = None
+        self._trains_as_trainer = False  # since this model or task cannot be challenged
+        self._memory_file: str | None = None  # of the checkpoint that training resumes from
+        self.add_callback(CueCallback(self))
         self._counters: Tensor | None = None
         self._labels_in_step: Tensor | None = None
         self._micro_step = 0
         self._warned_not_finite = False
-        self._told_users_loss = False
         self._told_card: dict[str, Any] = {}
         self._temperature: tuple[nn.Module, float, Any] | None = None  # what takes back the one that was folded in
         # The training set, and how often the model may be expected to be right on new rows once it is trained on it.
@@ -127,10 +127,13 @@ class ChallengerTrainer(Trainer):
         if self._temperature is not None:  # training goes on from the model as it was trained
             apply_temperature(*self._temperature)
             self._temperature = None
+        self._challenger, self._trains_as_trainer = None, False
+        resumed = kwargs.get("resume_from_checkpoint", args[0] if args else None)
+        self._memory_file = memory_file(resumed, self.args.output_dir)
         config: Any = None if self.model is None else self._config(self.model)
         if hasattr(config, "calibration_temperature"):  # of the model that training starts from
             del config.calibration_temperature
-        calibrates = self.model is not None and self._resolved(self.model).challenge_temperature
+        calibrates = False
         accuracy = None
         if calibrates:
             if self._expected is None or self._expected[0] is not self.train_dataset:
@@ -255,31 +258,33 @@ class ChallengerTrainer(Trainer):
             num_items = None if self._head_takes_the_mean(model) else num_items_in_batch
             return super().compute_loss(model, inputs, return_outputs, num_items)
         first_row = self._first_row()
-        options = self._resolved(model)
-        if options.challenge_share == 0:
-            return self._plain_loss(model, inputs, return_outputs, num_items_in_batch)
-
-        inputs = dict(inputs)
-        label_name = self._label_name(inputs)
-        labels = inputs.pop(label_name)
-        mixed = self._challenger_for(model, options).challenge(inputs, labels, self.state.global_step, first_row)
-        outputs = model(**mixed.inputs)
-        logits = logits_of(outputs, self.accelerator.unwrap_model(model))
-        problem_type = problem_type_of(getattr(self._config(model), "problem_type", None), logits.shape[-1], labels)
-        check_labels(logits, labels[mixed.parents], problem_type)
-        losses = mixed.row_losses(logits, labels, problem_type, self.args.label_smoothing_factor)
-        self._count(mixed, losses.detach())
-        if self.compute_loss_func is not None:
-            loss = self._users_loss(outputs, labels[mixed.parents], num_items_in_batch)
-        else:
-            # Over all labels of the step, on all processes and micro-batches; DDP divides by the processes again.
-            loss = (mixed.weights * losses).sum() / self._labels_in_this_step(labels) * self.accelerator.num_processes
-            self.loss_is_scaled_for_ga = True
+        if ChallengeOptions.of(self.args).challenge_share == 0:
+            return self._true_mean_loss(model, inputs, return_outputs, num_items_in_batch)
+        inputs = self._challenged(model, inputs, first_row)
+        loss, outputs = self._true_mean_loss(model, inputs, True, num_items_in_batch)
         if self.accelerator.scaler is None:  # fp16's gradient scaler skips such steps by itself
-            refuse_bad_loss(loss.detach(), losses.detach(), logits, model, self.state.global_step)
+            refuse_bad_loss(loss.detach(), model, self.state.global_step)
         return (loss, outputs) if return_outputs else loss
 
-    def _plain_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
+    def _challenged(self, model: nn.Module, inputs: dict[str, Any], first_row: int) -> dict[str, Any]:
+        """The batch with units hidden; as it is where this model or task cannot be challenged and nothing asks for it."""
+        options = ChallengeOptions.of(self.args)
+        if self._trains_as_trainer:
+            return inputs
+        try:
+            challenger = self._challenger_for(model, options)
+            labels = inputs[self._label_name(inputs)]
+            batch = challenger.challenge(inputs, labels, self.state.global_step, first_row)
+        except NotChallengeable as error:
+            if options != ChallengeOptions():
+                raise
+            self._trains_as_trainer = True
+            warnings.warn(f"Training goes on as with Trainer, without a challenge: {error}", ChallengerWarning, stacklevel=2)
+            return inputs
+        self._count(batch)
+        return {**inputs, **batch.inputs}
+
+    def _true_mean_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
         """Trainer's loss, with the true mean where Trainer misses it (transformers issue 47688).
 
         Classification heads take ``num_items_in_batch`` and ignore it, so that Trainer's gradients come out too large by
@@ -305,44 +310,37 @@ class ChallengerTrainer(Trainer):
             return False
         return type(self.accelerator.unwrap_model(model, keep_torch_compile=False)).__name__.endswith(MEAN_LOSS_HEADS)
 
-    def _users_loss(self, outputs: Any, labels: Tensor, num_items: Any) -> Tensor:
-        if self.options.challenge_mix == "append":
-            raise ChallengerError(
-                "challenge_mix='append' weighs clean and challenged rows, which compute_loss_func does not know. Use"
-                " challenge_mix='replace'."
-            )
-        if not self._told_users_loss:
-            self._told_users_loss = True
-            warnings.warn(
-                "compute_loss_func gets the mixed batch: the outputs of clean and challenged rows, without row weights and"
-                " soft targets.",
-                ChallengerWarning,
-                stacklevel=2,
-            )
-        assert self.compute_loss_func is not None
-        loss = self.compute_loss_func(outputs, labels, num_items_in_batch=num_items)
-        if self.args.average_tokens_across_devices and num_items is not None:
-            loss = loss * self.accelerator.num_processes  # as Trainer does
-        return loss
-
-    def _resolved(self, model: nn.Module) -> ChallengeOptions:
-        """The options as they are now, with what suits the kind of input."""
-        options = ChallengeOptions.of(self.args)
-        if options.challenge_share == 0 and not options.challenge_temperature:
-            return options  # plain Trainer, whatever the model
-        bare = self.accelerator.unwrap_model(model, keep_torch_compile=False)
-        return options.resolved(factory_for(bare, options.challenge_units))
-
     def _challenger_for(self, model: nn.Module, options: ChallengeOptions) -> Challenger:
         """Built at the first challenge, and anew when options change (a search, a callback) or the model does."""
         bare = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         known = self._challenger
         if known is None or known.model is not bare or known.options != options:
-            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            self.options = options
             refuse_unsupported(model, self.args.n_gpu)
-            self._challenger = known = Challenger(bare, options, self._processing_class(), seed)
+            for idle in options.without_effect():
+                warnings.warn(idle, NoEffectWarning, stacklevel=2)
+            memory = None
+            if known is not None and known.options.challenge_threshold == options.challenge_threshold:
+                memory = known.memory
+            self._challenger = known = Challenger(
+                bare,
+                options,
+                self._processing_class(),
+                seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
+                gather=self._gather_rows if self.accelerator.num_processes > 1 else None,
+                memory=memory,
+            )
+            if self._memory_file is not None:
+                known.memory.load_state_dict(torch.load(self._memory_file), counts=self.is_world_process_zero())
+                self._memory_file = None
         return known
+
+    def _gather_rows(self, rows: Tensor) -> Tensor:
+        return self.accelerator.gather(self.accelerator.pad_across_processes(rows, pad_index=-1))
+
+    @property
+    def cues(self) -> list[Cue]:
+        """What the classifier was found to lean on in the last training, the strongest first; see :class:`~.Cue`."""
+        return [] if self._challenger is None else self._challenger.cues
 
     def _processing_class(self) -> Any:
         if self.processing_class is not None:
@@ -364,7 +362,7 @@ class ChallengerTrainer(Trainer):
         for name in (*(self.label_names or ()), "labels"):
             if name in inputs:
                 return str(name)
-        raise ChallengerError(
+        raise NotChallengeable(
             f"The batch holds {', '.join(inputs) or 'nothing'}, but no labels; expected one of"
             f" {', '.join(map(repr, dict.fromkeys((*(self.label_names or ()), 'labels'))))}. Name the label column 'labels', or"
             f" set label_names in the arguments; columns that {type(self.model).__name__}.forward does not take are dropped, so"
@@ -390,19 +388,9 @@ class ChallengerTrainer(Trainer):
 
     # --- logging ------------------------------------------------------------------------------------------------------
 
-    def _count(self, mixed: ChallengedBatch, losses: Tensor) -> None:
-        challenged = mixed.challenged.float()
-        values = {
-            "rows": torch.full((), float(len(mixed.parents)), device=losses.device),
-            "chosen": challenged.sum(),
-            "removed": mixed.removed.sum(),
-            "clean_loss": ((1 - challenged) * losses).sum(),
-            "clean": (1 - challenged).sum(),
-            "challenged_loss": (challenged * losses).sum(),
-            "without_units": mixed.without_units,
-            "not_finite": mixed.not_finite,
-        }
-        counts = torch.stack([values[name].float() for name in COUNTERS])
+    def _count(self, batch: ChallengedBatch) -> None:
+        rows = torch.full((), float(len(batch.challenged)), device=batch.challenged.device)
+        counts = torch.stack([rows, batch.challenged.sum().float(), batch.not_finite.float()])
         self._counters = counts if self._counters is None else self._counters + counts
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -412,24 +400,18 @@ class ChallengerTrainer(Trainer):
 
     def _flush_counters(self) -> dict[str, float]:
         assert self._counters is not None
-        totals = self.accelerator.reduce(self._counters, "sum")
+        rows, challenged, not_finite = self.accelerator.reduce(self._counters, "sum").tolist()
         self._counters = None
-        count = dict(zip(COUNTERS, totals.tolist(), strict=True))
-        logs = {"challenged_share": count["chosen"] / count["rows"]}
-        if count["chosen"]:
-            logs["removed_relevance"] = count["removed"] / count["chosen"]
-            logs["challenged_loss"] = count["challenged_loss"] / count["chosen"]
-        if count["clean"]:
-            logs["clean_loss"] = count["clean_loss"] / count["clean"]
-        if count["without_units"]:
-            logs["rows_without_units"] = count["without_units"]
-        if count["not_finite"]:
-            logs["rows_with_bad_relevance"] = count["not_finite"]
+        logs = {"challenged_share": challenged / rows}
+        if self.args.challenge_selection == "cues" if hasattr(self.args, "challenge_selection") else True:
+            logs["cues_found"] = len(self.cues)
+        if not_finite:
+            logs["rows_with_bad_relevance"] = not_finite
             if not self._warned_not_finite:
                 self._warned_not_finite = True
                 warnings.warn(
-                    f"Relevance was NaN or infinite in {int(count['not_finite'])} rows, which stayed clean. Lower the learning"
-                    " rate, or train in bf16 or fp32 instead of fp16. This is said once; rows_with_bad_relevance counts on.",
+                    f"Relevance was NaN or infinite in {int(not_finite)} rows, which stayed whole. Lower the learning rate, or"
+                    " train in bf16 or fp32 instead of fp16. This is said once; rows_with_bad_relevance counts on.",
                     ChallengerWarning,
                     stacklevel=2,
                 )
@@ -446,6 +428,11 @@ class ChallengerTrainer(Trainer):
         ):
             output = output._replace(predictions=Kept(*output.predictions).processed)
         return output
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        super().save_model(output_dir, _internal_call)
+        if self.args.should_save and self._challenger is not None and not self._trains_as_trainer:
+            write_cues(self.cues, output_dir or self.args.output_dir)
 
     # --- sharing ------------------------------------------------------------------------------------------------------
 

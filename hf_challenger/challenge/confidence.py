@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .attribution.targets import score_of
+from ..attribution.targets import score_of
 
 
 class NoRowPasses(Exception):

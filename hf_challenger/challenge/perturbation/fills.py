@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..inputs.blocks import Blocks
-from ..keyed_random import Draw
+from ...inputs.blocks import Blocks
+from ...keyed_random import Draw
 
 
 def fill_zero(inputs: dict[str, Any], drop_mask: Tensor, units: Blocks, draw: Draw) -> dict[str, Any]:

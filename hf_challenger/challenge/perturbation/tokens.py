@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import ChallengerError
-from ..inputs.tokens import Tokens
-from ..keyed_random import Draw
+from ...errors import ChallengerError
+from ...inputs.tokens import Tokens
+from ...keyed_random import Draw
 
 
 def remove_from_attention(

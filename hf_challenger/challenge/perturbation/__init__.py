@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..errors import ChallengerError
-from ..keyed_random import Draw
+from ...errors import ChallengerError
+from ...keyed_random import Draw
 from .fills import blur, fill_mean, fill_noise, fill_zero, interpolate, swap
 from .tokens import remove_from_attention, replace_by_mask_token
 
