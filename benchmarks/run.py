@@ -28,6 +28,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 # What a result depends on, beside the cell itself.
 PROTOCOL = ("report", "training", "steps")
+CALIBRATED = "calibrated"  # the name, in tables, of a method with a temperature fitted without held-out labels
 
 
 def cells(experiment: dict[str, Any]) -> list[dict[str, Any]]:
@@ -51,7 +52,7 @@ def fingerprint(experiment: dict[str, Any], cell: dict[str, Any]) -> str:
     shared = {k: experiment.get(k) for k in PROTOCOL}
     cell = {**cell, "settings": {k: v for k, v in cell["settings"].items() if k != "seeds"}}
     if cell["settings"].get("calibrate"):
-        shared["calibrations"] = experiment["calibrations"]
+        shared["calibration"] = CALIBRATED
     return hashlib.sha256(json.dumps([shared, cell], sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -81,7 +82,12 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
     from transformers import set_seed
 
     from hf_challenger import ChallengerConfig
-    from hf_challenger.calibration import adaptive_calibration_error, classification_metrics, fit_temperature
+    from hf_challenger.calibration import (
+        adaptive_calibration_error,
+        classification_metrics,
+        expected_accuracy,
+        fit_temperature,
+    )
 
     torch.set_num_threads(threads)
     report = experiment["report"]
@@ -89,7 +95,7 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
     set_seed(cell["seed"])
     model, tokenizer = task.build()
     settings = {k: v for k, v in cell["settings"].items() if k not in ("kind", "longer", "seeds", "calibrate")}
-    calibrations = experiment["calibrations"] if cell["settings"].get("calibrate") else {}
+    calibrate = cell["settings"].get("calibrate", False)
     own, settings = own_settings(cell["settings"]["kind"], settings)
     with tempfile.TemporaryDirectory() as folder:
         config = ChallengerConfig(
@@ -104,14 +110,16 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
             dataloader_drop_last=len(task.train) >= 16,  # BatchNorm cannot train on a last row that is alone
             label_names=[task.label_name],
             # The challenge in training, by itself, for any kind of input; a temperature is fitted apart ("calibrate").
-            **{"challenge_share": 0.5, "challenge_temperature": False, **experiment["training"], **settings},
+            **{"challenge_share": 0.5, "calibrate": False, **experiment["training"], **settings},
         )
         trainer = make_trainer(
             cell["settings"]["kind"], own, model=model, args=config, processing_class=tokenizer, train_dataset=task.train
         )
         trainer.remove_callback(_printer())
         drop_last, config.dataloader_drop_last = config.dataloader_drop_last, False  # it holds for all loaders
-        accuracy = foretold(trainer, task) if calibrations else None  # draws nothing: the same training with it and without
+        accuracy = (
+            expected_accuracy(trainer.model, rows_of(trainer, task)) if calibrate else None
+        )  # draws nothing: the same training with it and without
         config.dataloader_drop_last = drop_last
         began, began_cpu = time.perf_counter(), time.process_time()
         trainer.train()
@@ -130,9 +138,7 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
             return torch.as_tensor(scores), torch.as_tensor(prediction.label_ids)
 
         temperature = None if task.held_out is None else fit_temperature(*logits(task.held_out))
-        calibrated = {
-            name: {"temperature": temperature_of(trainer, task, accuracy, options)} for name, options in calibrations.items()
-        }
+        calibrated = {} if accuracy is None else {CALIBRATED: {"temperature": temperature_of(trainer, task, accuracy)}}
         metrics = {}
         parts = {"development": task.development} if report == "development" else task.test
         for part, rows in parts.items():
@@ -167,49 +173,36 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
     }
 
 
-def foretold(trainer: Any, task: Any) -> float:
-    """The accuracy that is expected of the model on new rows, before it is trained."""
-    from hf_challenger.expected_accuracy import expected_accuracy
-    from hf_challenger.inputs import units_for
-    from hf_challenger.trainer import EXPECTATION_ROWS
-
-    attended = getattr(units_for(trainer.model, trainer.processing_class), "attended", None)
-    return expected_accuracy(trainer.model, rows_of(trainer, task, EXPECTATION_ROWS), attended)
-
-
-def temperature_of(trainer: Any, task: Any, accuracy: float, options: dict[str, Any]) -> float:
-    """A temperature fitted on challenged training rows; 1 where none fits them."""
-    from hf_challenger.challenged_temperature import challenged_temperature
-    from hf_challenger.errors import ChallengerError
-    from hf_challenger.trainer import CALIBRATION_ROWS
-
-    options = dict(options)
-    given = {k: options.pop(k) for k in ("selection",) if k in options}
-    try:
-        return challenged_temperature(
-            trainer.model,
-            rows_of(trainer, task, CALIBRATION_ROWS),
-            accuracy,
-            type("Options", (), options),
-            trainer.processing_class,
-            seed=trainer.args.seed,
-            **given,
-        )
-    except ChallengerError:  # no better than chance
-        return 1.0
-
-
-def rows_of(trainer: Any, task: Any, most: int) -> Any:
-    """Batches of the training rows, with their label under the name that the temperature expects.
-
-    Of large sets as many, evenly spaced, as the library takes.
-    """
+def rows_of(trainer: Any, task: Any) -> Any:
+    """Batches of the training rows that the callback would take, with their label under the name that it expects."""
     from torch.utils.data import Subset
 
-    from hf_challenger.trainer import spread
+    from hf_challenger.calibration.callback import ROWS
 
-    for batch in trainer.get_test_dataloader(Subset(task.train, spread(len(task.train), most))):
+    rows = range(0, len(task.train), -(-len(task.train) // ROWS))
+    for batch in trainer.get_test_dataloader(Subset(task.train, rows)):
         yield {"labels" if k == task.label_name else k: v for k, v in batch.items()}
+
+
+def temperature_of(trainer: Any, task: Any, accuracy: float) -> float:
+    """The temperature that is fitted without held-out labels, as the callback does; 1 where none fits."""
+    import torch
+
+    from hf_challenger.calibration import temperature_for_accuracy
+    from hf_challenger.errors import ChallengerError
+    from hf_challenger.logits import logits_of
+
+    model, logits, right = trainer.model.eval(), [], []
+    with torch.no_grad():
+        for batch in rows_of(trainer, task):
+            labels = batch.pop("labels").reshape(-1)
+            logits.append(logits_of(model(**batch), model))
+            right.append(logits[-1].argmax(1) == labels)
+    share = float(torch.cat(right).double().mean())
+    try:
+        return temperature_for_accuracy(torch.cat(logits), min(accuracy, share, 1 - 1 / len(torch.cat(right))))
+    except ChallengerError:  # no better than chance
+        return 1.0
 
 
 def _printer() -> Any:

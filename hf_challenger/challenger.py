@@ -18,9 +18,9 @@ from .confidence import ConfidenceGate, NoRowPasses
 from .errors import ChallengerError
 from .inputs import DEFAULTS, units_for
 from .keyed_random import Draw, keyed_uniform
+from .logits import logits_of
 from .losses import IGNORED, row_losses
 from .options import ChallengeOptions
-from .outputs import logits_of
 from .perturbation import perturbation_for
 from .selection import choose_rows, removed_share, select
 

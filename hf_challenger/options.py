@@ -29,7 +29,7 @@ class ChallengeOptions:
         default=None,
         metadata={
             "help": "Share p of the rows that are challenged in training, in [0, 1]. 0 is plain Trainer, bit for bit. Not set: 0.5"
-            " for images and inputs of your own; 0 for tokens, series and audio, where challenge_temperature does the work."
+            " for images and inputs of your own; 0 for tokens, series and audio, which are calibrated only."
         },
     )
     challenge_rate: float | None = field(
@@ -124,13 +124,6 @@ class ChallengeOptions:
             " passed over. 1: no limit."
         },
     )
-    challenge_temperature: bool | None = field(
-        default=None,
-        metadata={
-            "help": "After training, fit a temperature on challenged training rows and fold it into the last layer: confidences"
-            " change, predicted classes do not. Not set: yes, unless challenge_share is set. Single-label classification only."
-        },
-    )
 
     @classmethod
     def of(cls, args: Any) -> ChallengeOptions:
@@ -159,10 +152,6 @@ class ChallengeOptions:
         check_choice("challenge_perturbation", self.challenge_perturbation, ("auto", *PERTURBATIONS))
         check_choice("challenge_units", self.challenge_units, ("auto", *ADAPTERS))
         check_choice("challenge_mix", self.challenge_mix, MIXES)
-        if self.challenge_temperature not in (None, True, False):
-            raise ChallengerError(
-                f"challenge_temperature={self.challenge_temperature!r} is neither True nor False nor None."
-            )
         for name in ("challenge_unit_size", "challenge_span"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
@@ -181,9 +170,7 @@ class ChallengeOptions:
 
     def resolved(self, units: Any) -> ChallengeOptions:
         """These options with what suits an adapter (or what makes it) wherever they are not set."""
-        # Whoever sets a share asks for plain Trainer, or for a challenge in training, and for no more.
-        usual = {**defaults_of(units), "temperature": self.challenge_share is None}
-        named = {f"challenge_{name}": value for name, value in usual.items()}
+        named = {f"challenge_{name}": value for name, value in defaults_of(units).items()}
         return replace(self, **{name: value for name, value in named.items() if getattr(self, name) is None})
 
     def row_weights(self) -> tuple[float, float]:

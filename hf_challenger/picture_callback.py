@@ -15,10 +15,10 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback, TrackioCallback, WandbCallback, rewrite_logs
 
+from .calibration.evaluation import CalibrationMetrics
 from .challenger import Challenger
 from .checks import is_sharded
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning
-from .metrics import CalibrationMetrics
 
 if TYPE_CHECKING:
     from .trainer import ChallengerTrainer
@@ -91,11 +91,7 @@ class PictureCallback(TrainerCallback):
         trainer = self.trainer
         model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
         options = trainer._resolved(model)
-        if (
-            not self.rows
-            or not (options.challenge_share or options.challenge_temperature)
-            or not hasattr(trainer.train_dataset, "__getitem__")
-        ):
+        if not self.rows or not options.challenge_share or not hasattr(trainer.train_dataset, "__getitem__"):
             return None
         if is_sharded(model):  # relevance would need all processes
             return None
