@@ -17,15 +17,15 @@ from torch import Tensor
 from transformers import Trainer
 
 from hf_challenger import ChallengerTrainer
-from hf_challenger.metrics import calibration
-from hf_challenger.outputs import logits_of
+from hf_challenger.calibration import compute_metrics
+from hf_challenger.logits import logits_of
 
 
 class _Rival(Trainer):
     """A training loss of its own, with one setting or more, on batches of one tensor input or of tokens."""
 
     def __init__(self, *args: Any, settings: dict[str, float], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs, compute_metrics=calibration)
+        super().__init__(*args, **kwargs, compute_metrics=compute_metrics)
         self.settings = settings
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
@@ -76,7 +76,7 @@ def own_settings(kind: str, settings: dict[str, Any]) -> tuple[dict[str, Any], d
 def make_trainer(kind: str, settings: dict[str, Any], **parts: Any) -> Trainer:
     """The trainer of that kind; evaluation reports accuracy, ece, nll and brier for all of them."""
     if kind == "plain":
-        return Trainer(**parts, compute_metrics=calibration)
+        return Trainer(**parts, compute_metrics=compute_metrics)
     if kind == "challenger":
         return ChallengerTrainer(**parts)
     if kind == "setfit":

@@ -28,6 +28,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 # What a result depends on, beside the cell itself.
 PROTOCOL = ("report", "training", "steps")
+CALIBRATED = "calibrated"  # the name, in tables, of a method with a temperature fitted without held-out labels
 
 
 def cells(experiment: dict[str, Any]) -> list[dict[str, Any]]:
@@ -80,7 +81,11 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
     from transformers import set_seed
 
     from hf_challenger import ChallengerConfig
-    from hf_challenger.calibration import adaptive_calibration_error, classification_metrics, fit_temperature
+    from hf_challenger.calibration import (
+        adaptive_calibration_error,
+        classification_metrics,
+        fit_temperature,
+    )
 
     torch.set_num_threads(threads)
     report = experiment["report"]

@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from transformers import TrainingArguments
 
 from .errors import ChallengerError, NotChallengeable
 from .inputs.series import OBSERVED_KEYS
 from .losses import check_labels, problem_type_of
 
 Found = TypeVar("Found")
+
+
+def check_arguments(model: Any = None, args: Any = None, *rest: Any, **kwargs: Any) -> None:
+    """Raise :class:`ChallengerError` for arguments of a Trainer that are wrong, before it starts to build things."""
+    train_dataset = kwargs.get("train_dataset", rest[1] if len(rest) > 1 else None)
+    if isinstance(train_dataset, dict):
+        raise ChallengerError(
+            f"train_dataset is a {type(train_dataset).__name__} with the splits {', '.join(map(repr, train_dataset))}; one"
+            " split is expected. Did you mean train_dataset=dataset['train']?"
+        )
+    if isinstance(args, TrainingArguments) and args.should_save and args.output_dir is not None:
+        try:
+            os.makedirs(args.output_dir, exist_ok=True)
+            with tempfile.TemporaryFile(dir=args.output_dir):
+                pass
+        except OSError as error:
+            raise ChallengerError(
+                f"output_dir={args.output_dir!r} cannot be written ({error}). Choose a folder that can be."
+            ) from error
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -75,8 +75,8 @@ class Card:
         reliability_diagram: path of a picture, relative to the card.
         heat_maps: caption → path of a picture, relative to the card.
         versions: package → version.
-        temperature: what :func:`~hf_challenger.temperature.apply_temperature` folded into the model; None: nothing.
-        calibrated: whether a temperature from challenged training rows is part of that.
+        temperature: what :func:`~hf_challenger.calibration.apply_temperature` folded into the model; None: nothing.
+        calibrated: whether a temperature that was fitted after training is part of that.
         cues: what the model was found to lean on.
         challenged_share: share of the rows that were challenged, as counted in training; None: not counted.
     """
@@ -105,7 +105,7 @@ class Card:
             origin=self._origin(),
             challenged=bool(self.challenged_share),
             how=how_it_was_challenged(self.options, self.units, self.challenged_share, self.cues)
-            + (how_it_was_calibrated(self.units, self.options) if self.calibrated else ""),
+            + (how_it_was_calibrated() if self.calibrated else ""),
             cues_table=cues_table(self.cues),
             options_table=options_table(self.options),
             results_table=results_table(self.results, self.baseline),
@@ -203,7 +203,7 @@ def write_model_card(trainer: Trainer, told: dict[str, Any]) -> Path:
         **placed(folder, **pictures),
         versions={"hf_challenger": __version__, "python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         temperature=getattr(getattr(trainer.model, "config", None), "calibration_temperature", None),
-        calibrated=getattr(trainer, "_temperature", None) is not None,
+        calibrated=any("calibration_temperature" in log for log in trainer.state.log_history),
         cues=getattr(trainer, "cues", []),
         challenged_share=counted_share(trainer),
     )
@@ -368,13 +368,12 @@ def cues_table(cues: Sequence[Cue]) -> str:
     return _table(("cue", "class", "rows of the class", "strength", "times hidden"), rows) if rows else ""
 
 
-def how_it_was_calibrated(adapter: str, options: ChallengeOptions) -> str:
-    """One sentence more, if a temperature that was fitted on challenged rows is in the model."""
-    drawn = "drawn at random" if options.challenge_attribution == "none" else "drawn in proportion to their relevance"
+def how_it_was_calibrated() -> str:
+    """One sentence more, if the trainer's temperature is in the model."""
     return (
-        f" After training, {UNITS.get(adapter, 'units')} of training rows were hidden, {drawn}, until it"
-        " was right about as few of them as was expected of it on new rows, by a probe of its untrained features; the temperature that fits its scores for"
-        " what was left (where it is below 1, a root of it) was folded into its last layer. No held-out labels were used."
+        " After training, the scores were divided by a temperature, at which the mean confidence on training rows equals the"
+        " accuracy to expect on new rows. A linear probe of the untrained features gave that accuracy. No held-out labels were"
+        " used."
     )
 
 

@@ -15,10 +15,10 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback, TrackioCallback, WandbCallback, rewrite_logs
 
+from .calibration.evaluation import CalibrationMetrics
 from .challenge import ChallengeOptions, Challenger
 from .checks import is_sharded
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning
-from .metrics import CalibrationMetrics
 
 if TYPE_CHECKING:
     from .trainer import ChallengerTrainer

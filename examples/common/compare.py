@@ -15,8 +15,8 @@ from transformers import PreTrainedModel, Trainer, set_seed
 
 from hf_challenger import Challenger, ChallengerConfig, ChallengerTrainer
 from hf_challenger.attribution import LRP
-from hf_challenger.metrics import calibration
-from hf_challenger.outputs import logits_of
+from hf_challenger.calibration import compute_metrics
+from hf_challenger.logits import logits_of
 from hf_challenger.visualize import image_relevance, series_relevance
 
 from .cards import write_card
@@ -100,7 +100,7 @@ def run(
     test = Rows(splits.x_test, splits.y_test, name, label_name, splits.length_test)
     print(f"\n=== {method}: {len(train)} rows, {len(id2label)} classes, seed {config.seed} ===", flush=True)
     if method == "plain":
-        trainer = Trainer(model, config, train_dataset=train, compute_metrics=calibration)
+        trainer = Trainer(model, config, train_dataset=train, compute_metrics=compute_metrics)
     else:
         trainer = ChallengerTrainer(model, config, train_dataset=train)
     began = time.perf_counter()

@@ -40,7 +40,7 @@ def every_seed_and_method(
 
 def of_the_temperature(trained: dict[str, float]) -> dict[str, float]:
     """What ``train()`` tells of the temperature, for a file of results; nothing where none was fitted."""
-    return {k: trained[k] for k in ("expected_accuracy", "challenge_temperature") if k in trained}
+    return {k: trained[k] for k in ("expected_accuracy", "calibration_temperature") if k in trained}
 
 
 def as_table(results: list[dict[str, Any]]) -> str:

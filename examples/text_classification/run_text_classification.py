@@ -35,8 +35,8 @@ from common.cards import write_card
 from common.comparison import every_seed_and_method, of_the_temperature
 
 from hf_challenger import ChallengerConfig, ChallengerError, ChallengerTrainer
+from hf_challenger.calibration import compute_metrics
 from hf_challenger.explain import explain
-from hf_challenger.metrics import calibration
 from hf_challenger.visualize import token_heatmap
 
 DATA = Path(__file__).parent / "data" / "clinc150"
@@ -186,7 +186,7 @@ def run(method: str, args: Arguments, config: Config, raw: DatasetDict) -> dict[
         "eval_dataset": data.get("validation"),
         "processing_class": tokenizer,
     }
-    trainer = Trainer(**parts, compute_metrics=calibration) if method == "plain" else ChallengerTrainer(**parts)
+    trainer = Trainer(**parts, compute_metrics=compute_metrics) if method == "plain" else ChallengerTrainer(**parts)
     began = time.perf_counter()
     trained = trainer.train().metrics
     seconds = time.perf_counter() - began

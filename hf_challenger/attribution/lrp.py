@@ -11,7 +11,7 @@ from captum.attr import GradientAttribution
 from torch import Tensor, nn
 
 from ..errors import ChallengerError
-from ..outputs import logits_of
+from ..logits import logits_of
 from .captum_rules import module_rules
 from .composites import Composite
 from .interception import Interception, Leaf

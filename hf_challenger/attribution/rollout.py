@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import ChallengerError
-from ..outputs import logits_of
+from ..logits import logits_of
 from .lrp import LABEL_KEYS, main_input
 from .targets import Target, score_of
 

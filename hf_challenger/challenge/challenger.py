@@ -17,8 +17,8 @@ from ..checks import check_classes, check_inputs, is_sharded
 from ..errors import ChallengerError
 from ..inputs import units_for
 from ..keyed_random import Draw, keyed_uniform
+from ..logits import logits_of
 from ..losses import IGNORED
-from ..outputs import logits_of
 from .confidence import ConfidenceGate, NoRowPasses
 from .cues import CueMemory, most_relevant, row_keys
 from .named_cues import NamedCues

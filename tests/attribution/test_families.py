@@ -21,7 +21,7 @@ from hf_challenger.attribution import LRP, Composite, unknown
 from hf_challenger.attribution.composites import ELEMENTWISE, FUSED_PRODUCTS, NORMALISERS, POWERS, PRODUCTS, forms_of
 from hf_challenger.attribution.modules import ACTIVATIONS
 from hf_challenger.attribution.rules import Rule, is_data
-from hf_challenger.outputs import logits_of
+from hf_challenger.logits import logits_of
 
 SAMPLE = [
     *[("text", name) for name in ("albert", "bart", "bert", "canine", "deberta-v2", "distilbert", "electra", "gpt2")],

@@ -25,7 +25,7 @@ def test_compare_prints_a_table_and_saves_results_and_a_picture(kind, model, tmp
         result = json.loads((tmp_path / method / f"{method}_results.json").read_text())
         assert 0 <= result["test_accuracy"] <= 1
         assert result["test_nll"] > 0
-        assert ("challenge_temperature" in result) == (method == "challenger")
+        assert ("calibration_temperature" in result) == (method == "challenger")
         assert (tmp_path / method / "model.safetensors").is_file()
     card = (tmp_path / "challenger" / "README.md").read_text()
     pictures = re.findall(r"\]\((pictures/.+?\.png)\)", card)

@@ -104,7 +104,7 @@ def test_the_default_encoder_is_a_real_pretrained_one(tmp_path):
     assert (config["hidden_size"], config["num_hidden_layers"], len(config["id2label"])) == (384, 6, 30)
     results = json.loads((tmp_path / "challenger" / "challenger_results.json").read_text())
     assert 1 / 30 < results["expected_accuracy"] <= 1
-    assert config.get("calibration_temperature", 1) == pytest.approx(results["challenge_temperature"])
+    assert config.get("calibration_temperature", 1) == pytest.approx(results["calibration_temperature"])
 
 
 def test_an_own_test_file_goes_with_the_bundled_training_texts(monkeypatch):

@@ -1,13 +1,12 @@
-"""Calibration: does a confidence of .8 mean right 8 times in 10? Plain words on it are in docs/calibration.md."""
+"""Calibration metrics. All take tensors or numpy arrays; docs/calibration.md explains them."""
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -17,9 +16,11 @@ from torchmetrics.functional.classification import (
     multiclass_calibration_error,
 )
 
-from .errors import ChallengerError, ChallengerWarning
+from ..errors import ChallengerError
 
 BINS = 15
+
+Array = Tensor | np.ndarray[Any, Any]  # what metrics take
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Bins:
         return float((self.count * self.gaps).sum() / self.count.sum())
 
 
-def reliability_bins(probabilities: Tensor, labels: Tensor, bins: int = BINS, equal_mass: bool = False) -> Bins:
+def reliability_bins(probabilities: Array, labels: Array, bins: int = BINS, equal_mass: bool = False) -> Bins:
     """What a reliability diagram shows (Guo et al., ICML 2017, Eq. 1 and 2).
 
     Args:
@@ -76,7 +77,7 @@ def reliability_bins(probabilities: Tensor, labels: Tensor, bins: int = BINS, eq
     return Bins(edges, count, mean_confidence, accuracy)
 
 
-def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> float:
+def expected_calibration_error(probabilities: Array, labels: Array, bins: int = BINS) -> float:
     """ECE of the top label (Guo et al., ICML 2017, Eq. 5), in [0, 1].
 
     ECE = Σ_b n_b/n · |accuracy(b) - confidence(b)| over ``bins`` bins of equal width in [0, 1], where a row's confidence is
@@ -94,7 +95,7 @@ def expected_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
     return _top_label_error(probabilities, labels, bins, "l1")
 
 
-def maximum_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> float:
+def maximum_calibration_error(probabilities: Array, labels: Array, bins: int = BINS) -> float:
     """MCE (Guo et al. 2017, Eq. 6): the largest gap among the bins of :func:`expected_calibration_error`, in [0, 1].
 
     A bin with a handful of rows can decide it: look at the counts of :func:`reliability_bins` beside it.
@@ -102,7 +103,7 @@ def maximum_calibration_error(probabilities: Tensor, labels: Tensor, bins: int =
     return _top_label_error(probabilities, labels, bins, "max")
 
 
-def adaptive_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> float:
+def adaptive_calibration_error(probabilities: Array, labels: Array, bins: int = BINS) -> float:
     """ECE of the top label over bins of equal mass (Nguyen & O'Connor, EMNLP 2015), in [0, 1].
 
     Confident models crowd into the last bins of equal width; quantiles spread them out.
@@ -110,7 +111,7 @@ def adaptive_calibration_error(probabilities: Tensor, labels: Tensor, bins: int 
     return reliability_bins(probabilities, labels, bins, equal_mass=True).error
 
 
-def classwise_calibration_error(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> float:
+def classwise_calibration_error(probabilities: Array, labels: Array, bins: int = BINS) -> float:
     """Class-wise ECE (Kull et al., NeurIPS 2019, Eq. 3), in [0, 1]: every probability counts, not only the largest.
 
     The mean over classes k of the ECE of p_k against [label = k], over ``bins`` bins of equal width.
@@ -120,7 +121,7 @@ def classwise_calibration_error(probabilities: Tensor, labels: Tensor, bins: int
     return float(torch.stack(errors).mean())
 
 
-def _top_label_error(probabilities: Tensor, labels: Tensor, bins: int, norm: Literal["l1", "max"]) -> float:
+def _top_label_error(probabilities: Array, labels: Array, bins: int, norm: Literal["l1", "max"]) -> float:
     probabilities, labels = checked(probabilities, labels, bins)
     classes = probabilities.shape[1]
     return float(multiclass_calibration_error(_below_one(probabilities), labels, classes, n_bins=bins, norm=norm))
@@ -131,8 +132,9 @@ def _below_one(probabilities: Tensor) -> Tensor:
     return probabilities.clamp(max=1 - torch.finfo(torch.float32).eps)
 
 
-def checked(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> tuple[Tensor, Tensor]:
+def checked(probabilities: Array, labels: Array, bins: int = BINS) -> tuple[Tensor, Tensor]:
     """Float64 probabilities and integer labels, or a :class:`ChallengerError` that says what is wrong with them."""
+    probabilities, labels = torch.as_tensor(probabilities), torch.as_tensor(labels)
     if probabilities.dim() != 2 or probabilities.shape[1] < 2 or labels.shape != probabilities.shape[:1] or not len(labels):
         raise ChallengerError(
             f"Probabilities of shape (rows, classes) and labels of shape (rows,) are expected, with at least one row and two"
@@ -162,8 +164,8 @@ def checked(probabilities: Tensor, labels: Tensor, bins: int = BINS) -> tuple[Te
 
 def confidence_interval(
     metric: Callable[[Tensor, Tensor], float],
-    predictions: Tensor,
-    labels: Tensor,
+    predictions: Array,
+    labels: Array,
     level: float = 0.95,
     draws: int = 1000,
     seed: int = 0,
@@ -186,6 +188,7 @@ def confidence_interval(
             f"A level in (0, 1), at least two draws and as many labels as predictions are expected; got level={level},"
             f" draws={draws}, {len(predictions)} predictions and {len(labels)} labels."
         )
+    predictions, labels = torch.as_tensor(predictions), torch.as_tensor(labels)
     generator = torch.Generator().manual_seed(seed)
     values = []
     for _ in range(draws):
@@ -196,25 +199,25 @@ def confidence_interval(
     return float(low), float(high)
 
 
-def negative_log_likelihood(logits: Tensor, labels: Tensor) -> float:
+def negative_log_likelihood(logits: Array, labels: Array) -> float:
     """Mean -log p(label), in nats."""
-    return float(F.cross_entropy(logits, labels))
+    return float(F.cross_entropy(torch.as_tensor(logits), torch.as_tensor(labels)))
 
 
-def brier_score(probabilities: Tensor, labels: Tensor) -> float:
+def brier_score(probabilities: Array, labels: Array) -> float:
     """Brier's (1950) score, mean over rows of Σ_k (p_k - [k = label])², in [0, 2]."""
     probabilities, labels = checked(probabilities, labels)
     return float((probabilities - F.one_hot(labels, probabilities.shape[1])).square().sum(1).mean())
 
 
-def classification_metrics(logits: Tensor, labels: Tensor, bins: int = BINS) -> dict[str, float]:
+def classification_metrics(logits: Array, labels: Array, bins: int = BINS) -> dict[str, float]:
     """``accuracy``, ``ece``, ``nll`` and ``brier`` of single-label predictions; rows labelled -100 are left out.
 
     Args:
         logits: ``(rows, classes)``.
         labels: ``(rows,)`` classes.
     """
-    logits, labels = _labelled(logits, labels)
+    logits, labels = labelled(logits, labels)
     probabilities = logits.softmax(1)
     return {
         "accuracy": float(multiclass_accuracy(probabilities, labels, logits.shape[1], average="micro")),
@@ -224,41 +227,9 @@ def classification_metrics(logits: Tensor, labels: Tensor, bins: int = BINS) -> 
     }
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """The temperature T > 0 that minimises the NLL of logits / T (Guo et al. 2017, section 4.2), on held-out rows.
-
-    Found in log T by golden-section search in float64 (the NLL has a single minimum in 1/T), between 1/100 and 100.
-
-    Args:
-        logits: ``(rows, classes)``.
-        labels: ``(rows,)`` classes; rows labelled -100 are left out.
-
-    Warns:
-        ChallengerWarning: at either end of that range, or where every row is right beyond doubt: the minimum is not among
-            these rows, so more of them are needed.
-    """
-    logits, labels = _labelled(logits, labels)
-
-    def nll(log_t: float) -> float:
-        return negative_log_likelihood(logits / math.exp(log_t), labels)
-
-    low, high, ratio = -math.log(100), math.log(100), (math.sqrt(5) - 1) / 2
-    while high - low > 1e-6:
-        left, right = high - ratio * (high - low), low + ratio * (high - low)
-        low, high = (low, right) if nll(left) < nll(right) else (left, high)
-    found = (low + high) / 2
-    if abs(found) > math.log(100) - 1e-3 or nll(found) < 1e-12:
-        warnings.warn(
-            f"No temperature fits these {len(labels)} rows: the best of those from .01 to 100 is {math.exp(found):.3g}, as all"
-            " rows are right, or no better than chance. Fit it on more held-out rows, ones that the model was not trained on.",
-            ChallengerWarning,
-            stacklevel=2,
-        )
-    return math.exp(found)
-
-
-def _labelled(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def labelled(logits: Array, labels: Array) -> tuple[Tensor, Tensor]:
     """Float64 logits and labels of the rows that have one, or a :class:`ChallengerError` that says what is wrong with them."""
+    logits, labels = torch.as_tensor(logits), torch.as_tensor(labels)
     if logits.dim() != 2 or logits.shape[1] < 2 or labels.shape != logits.shape[:1]:
         raise ChallengerError(
             f"Logits of shape (rows, classes) and labels of shape (rows,) are expected, with at least two classes; got"

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from .errors import ChallengerError
-from .outputs import logits_of
+from .logits import logits_of
 
 
-class Head(NamedTuple):
+class LastLayer(NamedTuple):
     """What one forward pass tells of the end of a classifier.
 
     Attributes:
@@ -25,7 +25,7 @@ class Head(NamedTuple):
     features: Tensor
 
 
-def head_of(model: nn.Module, inputs: Mapping[str, Any]) -> Head:
+def last_layer_of(model: nn.Module, inputs: Mapping[str, Any]) -> LastLayer:
     """Run the model on a batch, without labels.
 
     Raises:
@@ -49,4 +49,4 @@ def head_of(model: nn.Module, inputs: Mapping[str, Any]) -> Head:
             f"{type(model).__name__} has no torch.nn.Linear with {logits.shape[-1]} outputs, as many as it has logits. A"
             " temperature cannot be stored in it: divide the logits by it where you use them."
         )
-    return Head(logits, *last[logits.shape[-1]])
+    return LastLayer(logits, *last[logits.shape[-1]])

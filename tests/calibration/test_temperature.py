@@ -17,8 +17,7 @@ from transformers import (
 )
 
 from hf_challenger import ChallengerError
-from hf_challenger.calibration import fit_temperature
-from hf_challenger.temperature import apply_temperature
+from hf_challenger.calibration import apply_temperature, fit_temperature, temperature_for_accuracy
 
 SMALL = {"vocab_size": 45, "hidden_size": 16, "num_attention_heads": 2, "num_labels": CLASSES}
 
@@ -157,3 +156,28 @@ def test_models_whose_logits_would_not_follow_are_refused_and_stay_as_they_were(
 def test_bad_temperatures_are_refused(temperature):
     with pytest.raises(ChallengerError, match="fit_temperature"):
         apply_temperature(tiny_bert(), temperature)
+
+
+@pytest.mark.parametrize("accuracy", [0.4, 0.7, 0.95])
+def test_the_mean_confidence_equals_the_accuracy(accuracy):
+    logits = torch.randn(50, 3, generator=torch.Generator().manual_seed(0)) * 4
+    temperature = temperature_for_accuracy(logits.numpy(), accuracy)
+    assert float((logits.double() / temperature).softmax(1).amax(1).mean()) == pytest.approx(accuracy, abs=1e-6)
+    assert temperature == temperature_for_accuracy(logits, accuracy)
+
+
+@pytest.mark.parametrize(
+    ("logits", "accuracy", "words"),
+    [
+        (torch.randn(9, 3), 1 / 3, "between chance and 1"),
+        (torch.randn(9, 3), 1.0, "between chance and 1"),
+        (torch.randn(9, 3), float("nan"), "between chance and 1"),
+        (torch.randn(9), 0.5, "between chance and 1"),
+        (torch.zeros(9, 3), 0.5, "No temperature between"),
+        (torch.randn(9, 3) * 1e6, 0.5, "No temperature between"),
+        (torch.full((9, 3), float("nan")), 0.5, "NaN or infinity"),
+    ],
+)
+def test_an_accuracy_that_no_temperature_gives_is_refused(logits, accuracy, words):
+    with pytest.raises(ChallengerError, match=words):
+        temperature_for_accuracy(logits, accuracy)

@@ -18,6 +18,7 @@ from hf_challenger.calibration import (
     expected_calibration_error,
     fit_temperature,
     maximum_calibration_error,
+    negative_log_likelihood,
     reliability_bins,
 )
 from hf_challenger.errors import ChallengerWarning
@@ -286,3 +287,21 @@ def test_a_temperature_that_the_rows_do_not_tell_is_said():
         assert fit_temperature(torch.eye(2) * 3, torch.tensor([1, 0])) == pytest.approx(100, rel=1e-3)  # all wrong
     skipped = fit_temperature(torch.tensor([[3.0, 0], [2, 0], [3, 0], [9, 0]]), torch.tensor([0, 0, 1, -100]))
     assert skipped == pytest.approx(fit_temperature(torch.tensor([[3.0, 0], [2, 0], [3, 0]]), torch.tensor([0, 0, 1])))
+
+
+def test_numpy_gives_what_tensors_give():
+    logits, labels = predictions(0)
+    probabilities = logits.softmax(1)
+    of_probabilities = (
+        expected_calibration_error,
+        maximum_calibration_error,
+        adaptive_calibration_error,
+        classwise_calibration_error,
+        brier_score,
+    )
+    for metric in of_probabilities:
+        assert metric(probabilities.numpy(), labels.numpy()) == metric(probabilities, labels)
+    for metric in (classification_metrics, fit_temperature, negative_log_likelihood):
+        assert metric(logits.numpy(), labels.numpy()) == metric(logits, labels)
+    arrays = confidence_interval(brier_score, probabilities.numpy(), labels.numpy(), draws=5)
+    assert arrays == confidence_interval(brier_score, probabilities, labels, draws=5)
