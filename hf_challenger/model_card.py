@@ -21,7 +21,7 @@ from .calibration import BINS
 from .challenge import ChallengeOptions, Cue
 from .errors import ChallengerError
 from .inputs import BY_INPUT
-from .inputs.names import main_input_of
+from .inputs.main_input import main_input_of
 from .version import __version__
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")

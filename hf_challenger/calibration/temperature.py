@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..attribution.state import attribution_state
 from ..errors import ChallengerError, ChallengerWarning
-from ..inputs.names import main_input_of
+from ..inputs.main_input import main_input_of
 from ..last_layer import last_layer_of
 from ..logits import logits_of
 from .metrics import Array, labelled, negative_log_likelihood

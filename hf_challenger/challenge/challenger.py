@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attribution.lrp import LABEL_KEYS
 from ..attribution.methods import METHODS
 from ..attribution.state import attribution_state
 from ..attribution.targets import named_target
 from ..checks import check_classes, check_inputs, is_sharded
 from ..errors import ChallengerError
 from ..inputs import units_for
+from ..inputs.main_input import LABEL_KEYS
 from ..keyed_random import Draw, keyed_uniform
 from ..logits import logits_of
 from ..losses import IGNORED

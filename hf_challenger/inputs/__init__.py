@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import ChallengerError, NotChallengeable, check_choice
 from .audio import Audio
 from .blocks import Blocks
-from .names import main_input_of
+from .main_input import main_input_of
 from .patches import Patches
 from .series import Series, SeriesChannelsFirst
 from .tokens import Tokens

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ChallengerError
-from .names import main_input_of
+from .main_input import main_input_of
 
 
 class Blocks:

@@ -26,7 +26,7 @@ ACTIVATIONS_AFTER = {"EsmIntermediate": "dense"}
 
 
 @contextmanager
-def whole_modules(model: nn.Module, interception: Interception) -> Iterator[None]:
+def composed_module_rules(model: nn.Module, interception: Interception) -> Iterator[None]:
     """Within: composed activations count as one elementwise function, and state-space layers keep their gates constant."""
     if not interception.composite.activations:
         yield

@@ -1,8 +1,8 @@
-"""An honest unknown: operations without a rule that mix data, and graph nodes that the interception never saw.
+"""Which operations of a pass no rule covers: these are reported, as a warning or an error.
 
 Operations that are linear, or that only choose or move values, need no rule: the plain gradient is the ε-rule (:data:`PLAIN`).
-Anything else with two data tensors is reported. So are ``autograd.Function``s, scripted code, and operations hidden inside
-them: the interception does not see these, but they stand in the graph afterwards.
+Any other operation without a rule is reported if it mixes two data tensors. The interception cannot look inside
+``autograd.Function``s and scripted code. They stand in the graph afterwards, and are reported from there.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ PLAIN: frozenset[Operation] = frozenset(
 
 # autograd.Functions in transformers whose own backward is the rule: an inverse dropout, a softmax (Taylor: plain).
 PLAIN_FUNCTIONS = {"XSoftmaxBackward", "XDropoutBackward"}
+# Refused with its own error when the gradient is taken, see eager_pass.
+REFUSED_LATER = {"CheckpointFunctionBackward"}
 
 _reported: set[str] = set()
 
@@ -70,12 +72,12 @@ def check_operation(func: Operation, args: Iterable[Any], kwargs: Mapping[str, A
 
 def check_graph(score: Tensor, model: nn.Module, table: Mapping[Operation, Any], strict: bool) -> None:
     """Report what the interception cannot have seen: nodes in the graph that no rule and no plain operation leaves there."""
-    replaced = _replaced_nodes(_Same(table))
+    replaced = _replaced_nodes(_ByIdentity(table))
     for node in _nodes(score):
         name = node.name()
         function = getattr(type(node), "_forward_cls", None)
         if function is not None:
-            if function.__module__.startswith("hf_challenger.") or name in PLAIN_FUNCTIONS:
+            if function.__module__.startswith("hf_challenger.") or name in PLAIN_FUNCTIONS | REFUSED_LATER:
                 continue
             what = f"The autograd.Function {function.__module__}.{function.__name__}{_used_by(model, function.__name__)}"
         elif "jit" in name or name in replaced:
@@ -87,7 +89,7 @@ def check_graph(score: Tensor, model: nn.Module, table: Mapping[Operation, Any],
         )
 
 
-class _Same:
+class _ByIdentity:
     """A table as a key of a cache: by identity, since it cannot change."""
 
     def __init__(self, table: Mapping[Operation, Any]) -> None:
@@ -97,11 +99,11 @@ class _Same:
         return id(self.table)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.table is self.table
+        return isinstance(other, _ByIdentity) and other.table is self.table
 
 
 @lru_cache(maxsize=16)
-def _replaced_nodes(same: _Same) -> frozenset[str]:
+def _replaced_nodes(same: _ByIdentity) -> frozenset[str]:
     """Nodes that a rule of ours replaces in the graph; a user's rule for the operation may leave them there."""
     table, usual = same.table, COMPOSITES["attnlrp"].table
     return frozenset(
