@@ -2,8 +2,11 @@
 
 plain        Trainer; label smoothing and NEFTune (Jain et al., ICLR 2024) are settings of it
 challenger   ChallengerTrainer; random hiding, Gradient×Input and all selections are settings of it
+jtt          Just Train Twice (jtt.py); settings "first", "upweight"
+masktune     MaskTune (masktune.py); setting "rate_factor"
+reldrop      RelDrop (arXiv 2505.21595): relevance- and chance-guided masks, loss on the masked batch only; settings "alpha",
+             "beta"
 rdrop        R-Drop (Liang et al., NeurIPS 2021): two dropout passes and their symmetric KL divergence; setting "alpha"
-mixup        mixup (Zhang et al., ICLR 2018) of float inputs; setting "alpha"
 setfit       SetFit (setfit_method.py); setting "num_iterations"; texts
 """
 
@@ -13,6 +16,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from hiding import Hiding
+from jtt import JTTTrainer
+from masktune import MaskTuneTrainer
 from torch import Tensor
 from transformers import Trainer
 
@@ -22,10 +28,10 @@ from hf_challenger.logits import logits_of
 
 
 class _Rival(Trainer):
-    """A training loss of its own, with one setting or more, on batches of one tensor input or of tokens."""
+    """A training loss of its own, with one setting or more."""
 
     def __init__(self, *args: Any, settings: dict[str, float], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs, compute_metrics=compute_metrics)
+        super().__init__(*args, **kwargs)
         self.settings = settings
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
@@ -49,22 +55,34 @@ class RDropTrainer(_Rival):
         return nll + self.settings.get("alpha", 1.0) * kl, outputs
 
 
-class MixupTrainer(_Rival):
-    """Inputs and labels of two rows, mixed with a share from Beta(alpha, alpha), one share a batch."""
+class RelDropTrainer(_Rival):
+    """Every row is masked where alpha · noise + (1 - alpha) · scaled relevance ≥ 1 - beta; something is left of each row."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.hiding = Hiding(self.model, self.processing_class)
+        self.noise = torch.Generator().manual_seed(self.args.seed)
 
     def training_loss(self, model: Any, inputs: dict[str, Tensor], labels: Tensor) -> Any:
-        alpha = self.settings.get("alpha", 0.2)
-        share = float(torch.distributions.Beta(alpha, alpha).sample())
-        other = torch.randperm(len(labels))
-        # Masks of padded series are those of the longer part: both were padded with the mean, 0.
-        mixed = {k: v | v[other] if v.dtype == torch.bool else share * v + (1 - share) * v[other] for k, v in inputs.items()}
-        outputs = model(**mixed)
-        logits = logits_of(outputs)
-        return share * F.cross_entropy(logits, labels) + (1 - share) * F.cross_entropy(logits, labels[other]), outputs
+        relevance, maskable = self.hiding.relevance(self.model, inputs, labels)
+        low, high = relevance.amin(1, keepdim=True), relevance.amax(1, keepdim=True)
+        scaled = (relevance - low) / (high - low).clamp(min=1e-12)
+        noise = torch.rand(relevance.shape, generator=self.noise).to(relevance.device)
+        alpha, beta = self.settings["alpha"], self.settings["beta"]
+        mask = (alpha * noise + (1 - alpha) * scaled >= 1 - beta) & maskable
+        mask &= (maskable & ~mask).any(1, keepdim=True)
+        outputs = model(**self.hiding.hide(inputs, mask))
+        return F.cross_entropy(logits_of(outputs), labels), outputs
 
 
-RIVALS = {"rdrop": RDropTrainer, "mixup": MixupTrainer}
-OWN_SETTINGS = {"rdrop": ("alpha",), "mixup": ("alpha",), "setfit": ("num_iterations",)}
+RIVALS = {"jtt": JTTTrainer, "masktune": MaskTuneTrainer, "reldrop": RelDropTrainer, "rdrop": RDropTrainer}
+OWN_SETTINGS = {
+    "jtt": ("first", "upweight"),
+    "masktune": ("rate_factor",),
+    "reldrop": ("alpha", "beta"),
+    "rdrop": ("alpha",),
+    "setfit": ("num_iterations",),
+}
 
 
 def own_settings(kind: str, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -84,5 +102,6 @@ def make_trainer(kind: str, settings: dict[str, Any], **parts: Any) -> Trainer:
 
         return SetFitRival(**parts, settings=settings)
     if kind in RIVALS:
-        return RIVALS[kind](**parts, settings=settings)
-    raise SystemExit(f"Unknown kind of method {kind!r}; known: plain, challenger, setfit, {', '.join(RIVALS)}.")
+        return RIVALS[kind](**parts, settings=settings, compute_metrics=compute_metrics)
+    known = ", ".join(["plain", "challenger", *RIVALS, "setfit"])
+    raise SystemExit(f"Unknown kind of method {kind!r}; known: {known}.")

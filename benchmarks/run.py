@@ -25,7 +25,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+RUNS = Path(__file__).parent / "runs"  # not in git; export.py makes the csv files of results/ from them
 # What a result depends on, beside the cell itself.
 PROTOCOL = ("report", "training", "steps")
 CALIBRATED = "calibrated"  # the name, in tables, of a method with a temperature fitted without held-out labels
@@ -133,6 +133,8 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
         temperature = fit_temperature(*logits(task.held_out)) if scaled else None
         metrics = {}
         parts = task.development if report == "development" else task.test
+        if cell.get("cue"):
+            parts = {f"{report}/{how}": rows for how, rows in parts.items()}
         for part, rows in parts.items():
             scores, labels = logits(rows)
             metrics[part] = {"rows": len(labels), **measures(scores, labels)}
@@ -174,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", type=Path, nargs="+")
     parser.add_argument("--data_dir", required=True, help="folder with a folder for each set")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the JSON lines")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no further run is started after that time")
     args = parser.parse_args()
@@ -184,7 +186,7 @@ def main() -> None:
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
         for file in args.experiment:
             experiment = json.loads(file.read_text())
-            results = args.results / f"{file.stem}.jsonl"
+            results = args.runs / f"{file.stem}.jsonl"
             wanted, done = cells(experiment), finished(results)
             todo = [c for c in wanted if fingerprint(experiment, c) not in done]
             print(f"{file.stem}: {len(wanted)} runs, {len(wanted) - len(todo)} finished before", flush=True)

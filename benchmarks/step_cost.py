@@ -213,11 +213,11 @@ def _status(field: str) -> int:
 def profile(case: str, args: argparse.Namespace, repeats: int = 10) -> list[tuple[str, float]]:
     """Shares of a challenged step: (part, share), by torch.profiler."""
     import torch
-    from hf_challenger.challenger import Challenger
     from torch.profiler import ProfilerActivity, record_function
     from torch.profiler import profile as profiler
 
     from hf_challenger.attribution import interception, lrp
+    from hf_challenger.challenge import Challenger
 
     def labelled(owner: Any, name: str, label: str) -> None:
         original = getattr(owner, name)
