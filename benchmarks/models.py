@@ -1,4 +1,4 @@
-"""The text models of the benchmark; those for images and series are the examples' own (examples/common/models.py)."""
+"""The text models of the benchmark; those for images and series are in hf_challenger/small_models.py."""
 
 from __future__ import annotations
 

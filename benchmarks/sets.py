@@ -19,10 +19,13 @@ from torch.utils.data import Dataset
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "examples")]
 
-from common.data import Rows, Splits, load_images, load_series, standardised  # noqa: E402
-from common.models import image_model, series_model  # noqa: E402
 from models import text_model  # noqa: E402
 from plant import IMAGE_CUES, READINGS, SERIES_CUES, TEXT_CUES, planted, reading  # noqa: E402
+
+from hf_challenger.data.arrays import Rows, Splits, standardised  # noqa: E402
+from hf_challenger.data.images import load_images  # noqa: E402
+from hf_challenger.data.series import load_series  # noqa: E402
+from hf_challenger.small_models import image_model, series_model  # noqa: E402
 
 DEVELOPMENT_ROWS = 500  # at most; of a series' small training part a third
 LARGEST_SHIFT = 2  # pixels, along both axes: the augmentation that all methods on images share

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "examples")]
+sys.path.insert(0, str(HERE.parent))
 RESULTS = HERE / "results" / "step_cost.json"
 PICTURE = HERE.parent / "docs" / "pictures" / "step_cost.png"
 
@@ -64,8 +64,9 @@ IN_EVERY_CASE = list(WAYS)[:4]
 def build(case: str) -> tuple[Any, dict[str, Any]]:
     """Model with random weights, which no time depends on, and one batch."""
     import torch
-    from common.models import image_model
     from transformers import BertConfig, BertForSequenceClassification, PatchTSTConfig, PatchTSTForClassification
+
+    from hf_challenger.small_models import image_model
 
     torch.manual_seed(0)
     name, _, shape = case.partition("-")

@@ -76,7 +76,7 @@ def explain(model: nn.Module, tokenizer: Any, text: str, method: str = "lrp", co
     check_choice("composite", composite, COMPOSITES)
     if not text.strip():
         raise ChallengerError("The text is empty: there is nothing to explain. Give at least one word.")
-    limit = _longest(model, tokenizer)
+    limit = longest_input(model, tokenizer)
     fast = bool(getattr(tokenizer, "is_fast", False))
     encoded = tokenizer(text, return_tensors="pt", truncation=True, max_length=limit, return_offsets_mapping=fast)
     full = len(tokenizer(text, verbose=False)["input_ids"])
@@ -114,7 +114,7 @@ def explain(model: nn.Module, tokenizer: Any, text: str, method: str = "lrp", co
     )
 
 
-def _longest(model: nn.Module, tokenizer: Any) -> int:
+def longest_input(model: nn.Module, tokenizer: Any) -> int:
     """Tokens that both tokenizer and model take; tokenizers without a limit tell a huge number."""
     config: Any = model.config
     positions = getattr(config, "max_position_embeddings", None) or 10**6

@@ -1,100 +1,145 @@
 #!/usr/bin/env python
 """Train an image classifier from scratch with ChallengerTrainer, with Trainer, or with both to compare.
 
-With no arguments it needs no network and no file: scikit-learn's digits, ten images of each.
-
-    python run_image_classification.py --compare
+    python run_image_classification.py --compare                    # scikit-learn's digits, ten of each; no file needed
     python run_image_classification.py --compare --model vit --seeds 0 1 2 3 4
-    python run_image_classification.py --data_dir my_images --max_train_samples_per_class -1
+    python run_image_classification.py --data_dir my_images --max_train_samples_per_class 0
 
 ``my_images`` holds ``train/<class>/*.png`` and ``test/<class>/*.png``, all of one size, or ``data.npz``.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
 import sys
-from dataclasses import dataclass, field
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from transformers import HfArgumentParser
+from hf_challenger.command_line import check_output_dir, parse_flags, training_config
+from hf_challenger.comparison import comparison_table, describe_cues
+from hf_challenger.errors import ChallengerError
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+# torch and transformers are imported where they are used: mistakes in flags are told before that.
 
-from common.compare import Arguments, Shown, SmallDataConfig, look_at, run_all
-from common.data import load_images
-from common.models import IMAGE_MODELS, image_model
-
-
-@dataclass
-class ImageArguments(Arguments):
-    model: str = field(
-        default="cnn", metadata={"help": f"One of: {', '.join(IMAGE_MODELS)}.", "choices": list(IMAGE_MODELS)}
-    )
-    largest_shift: int = field(default=1, metadata={"help": "Training images are moved by up to that many pixels."})
-    max_train_samples_per_class: int | None = field(
-        default=10, metadata={"help": "Train on that many images of each class; -1: on all."}
-    )
+MODELS = ("cnn", "resnet", "convnext", "vit")
+DEFAULTS = {
+    "learning_rate": 3e-3,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,  # a share of all steps
+    "max_steps": 400,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 256,
+    "logging_steps": 0.1,
+    "save_strategy": "no",
+    "report_to": "none",
+}
 
 
-@dataclass
-class Config(SmallDataConfig):
-    """Defaults for small images; every flag can be set."""
-
-    output_dir: str | None = field(default="outputs/image_classification")
-    max_steps: int = field(default=400)
-    learning_rate: float = field(default=3e-3)
-    challenge_rate: float = field(default=0.25)
+def flags() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data_dir", help="folder of images, or an npz file. Default: scikit-learn's digits")
+    parser.add_argument("--model", default="cnn", choices=MODELS, help="network to train from scratch")
+    parser.add_argument("--max_train_samples_per_class", type=int, default=10, help="images of each class; 0: all")
+    parser.add_argument("--largest_shift", type=int, default=1, help="training images are moved by up to that many pixels")
+    parser.add_argument("--method", default="challenger", choices=["challenger", "plain"], help="plain: Trainer")
+    parser.add_argument("--compare", action="store_true", help="train with both from the same seed")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--seeds", type=int, nargs="+", help="train once with each; the table shows means")
+    parser.add_argument("--output_dir", default="outputs/image_classification")
+    return parser
 
 
 def main() -> None:
-    args, config = HfArgumentParser((ImageArguments, Config)).parse_args_into_dataclasses()
-    if args.max_train_samples_per_class == -1:
-        args.max_train_samples_per_class = None
+    args, training_flags = parse_flags(flags())
+    check_output_dir(args.output_dir)
+
+    from hf_challenger.data.images import load_images
+
     splits = load_images(args.data_dir)
+    config = training_config(training_flags, **DEFAULTS)
+
+    results, cues = [], None
+    for seed in args.seeds or [args.seed]:
+        for method in ("plain", "challenger") if args.compare else (args.method,):
+            folder = Path(args.output_dir, *([f"seed{seed}"] if args.seeds else []), method)
+            result, trainer = run(method, args, replace(config, seed=seed, output_dir=str(folder)), splits)
+            results.append(result)
+            cues = getattr(trainer, "cues", cues)
+
+    table = comparison_table(results)
+    print(f"\n{table}\n")
+    if cues is not None:
+        print(f"{describe_cues(cues)}\n")
+    Path(args.output_dir, "results.md").write_text(table + "\n", encoding="utf-8")
+    Path(args.output_dir, "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(f"Models, cards with pictures, and results: {args.output_dir}{os.sep}")
+
+
+def run(method: str, args: argparse.Namespace, config: Any, splits: Any) -> tuple[dict[str, Any], Any]:
+    """Train with one method; saves the model, its card and ``<method>_results.json`` in its output_dir."""
+    from transformers import Trainer, set_seed
+
+    from hf_challenger import ChallengerTrainer
+    from hf_challenger.calibration import compute_metrics
+    from hf_challenger.data.arrays import Rows, subset_per_class
+    from hf_challenger.small_models import image_model
+
+    set_seed(config.seed)
+    splits = subset_per_class(splits, args.max_train_samples_per_class or None, config.seed)
+    id2label = dict(enumerate(splits.labels))
     channels, height, width = splits.x_train.shape[1:]
-    _, trainer = run_all(
-        args,
-        config,
-        splits,
-        lambda _, **labels: image_model(args.model, height, width, channels, **labels),
-        "scikit-learn's digits",
-        args.largest_shift,
+    labels = {"num_labels": len(id2label), "id2label": id2label, "label2id": {name: i for i, name in id2label.items()}}
+    model = image_model(args.model, height, width, channels, **labels)
+    train = Rows(splits.x_train, splits.y_train, "pixel_values", largest_shift=args.largest_shift)
+    test = Rows(splits.x_test, splits.y_test, "pixel_values")
+    print(f"\n=== {method}: {len(train)} rows, {len(id2label)} classes, seed {config.seed} ===", flush=True)
+    parts = {"model": model, "args": config, "train_dataset": train}
+    trainer = Trainer(**parts, compute_metrics=compute_metrics) if method == "plain" else ChallengerTrainer(**parts)
+    began = time.perf_counter()
+    trainer.train()
+    result = {"method": method, "seed": config.seed, "model": args.model, "train_samples": len(train)}
+    result |= {"seconds": time.perf_counter() - began, **trainer.evaluate(test, metric_key_prefix="test")}
+    result["cues"] = [asdict(cue) for cue in getattr(trainer, "cues", None) or ()]
+    trainer.save_model()
+    folder = Path(config.output_dir)
+    (folder / f"{method}_results.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if method == "challenger":
+        write_card(trainer, args, splits, test)
+    return result, trainer
+
+
+def write_card(trainer: Any, args: argparse.Namespace, splits: Any, test: Any) -> None:
+    """The model's README.md: results (beside Trainer's with --compare), a reliability diagram, three images explained."""
+    import torch
+
+    from hf_challenger import LRP
+    from hf_challenger.visualize import image_relevance, reliability_diagram
+
+    prediction = trainer.predict(test)
+    probabilities = torch.as_tensor(prediction.predictions).float().softmax(1)
+    rows = [int((splits.y_test == label).argmax()) for label in range(min(3, len(splits.labels)))]
+    images, labels = test.x[rows], test.y[rows]
+    model = trainer.model.cpu().eval()
+    relevance = LRP(model).attribute({"pixel_values": images}, target=labels)
+    heat_maps = {}
+    for row, image, label, found in zip(rows, images, labels.tolist(), relevance, strict=True):
+        name, predicted = splits.labels[label], splits.labels[int(probabilities[row].argmax())]
+        heat_maps[f"{name}, predicted: {predicted}"] = image_relevance(image, found, name)
+    plain = Path(trainer.args.output_dir).parent / "plain" / "plain_results.json"
+    trainer.create_model_card(
+        baseline=json.loads(plain.read_text(encoding="utf-8")) if args.compare else None,
+        reliability_diagram=reliability_diagram(probabilities, torch.as_tensor(prediction.label_ids)),
+        heat_maps=heat_maps,
+        dataset=None if args.data_dir else "scikit-learn's digits",
     )
-    rows = [int((splits.y_test == label).argmax()) for label in range(min(5, len(splits.labels)))]
-    picture = Path(config.output_dir, "relevance.png")
-    draw(look_at(trainer.model, config, splits, rows), picture)
-    print(f"Test images, their relevance, and what a challenge makes of them: {picture}")
-
-
-def draw(shown: list[Shown], path: Path) -> None:
-    """A column for each image: as it is, its relevance (red speaks for its class, blue against), challenged."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(3, len(shown), figsize=(2 * len(shown), 6.4), squeeze=False)
-    for column, one in zip(axes.T, shown, strict=True):
-        relevance = one.relevance.sum(0)
-        limit = float(relevance.abs().max().clamp(min=1e-12))
-        low, high = float(one.x.min()), float(one.x.max())
-        for axis, image in ((column[0], one.x), (column[2], one.challenged)):
-            image = ((image - low) / max(high - low, 1e-12)).clamp(0, 1).permute(1, 2, 0)
-            axis.imshow(image.squeeze(-1), cmap="gray", vmin=0, vmax=1)
-        column[1].imshow(one.x.mean(0), cmap="gray", alpha=0.25)
-        column[1].imshow(relevance, cmap="seismic", vmin=-limit, vmax=limit, alpha=0.75)
-        hidden = one.hidden[0].float()
-        column[2].imshow(hidden.where(hidden > 0, float("nan")), cmap="autumn", alpha=0.35, vmin=0, vmax=2)
-        column[0].set_title(f"{one.label}, said: {one.predicted}", fontsize=10)
-    for row, name in zip(axes, ("image", "relevance", "challenged"), strict=True):
-        row[0].set_ylabel(name, fontsize=10)
-    for axis in axes.flat:
-        axis.set_xticks([])
-        axis.set_yticks([])
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ChallengerError as error:
+        sys.exit(f"error: {error}")

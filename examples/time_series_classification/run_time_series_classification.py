@@ -1,10 +1,7 @@
 #!/usr/bin/env python
 """Train a time series classifier from scratch with ChallengerTrainer, with Trainer, or with both to compare.
 
-With no arguments it needs no network: the embedded BasicMotions (a smart watch's six channels, four activities). Embedded, too, is
-ItalyPowerDemand (a day's electricity in 24 steps, summer or winter).
-
-    python run_time_series_classification.py --compare
+    python run_time_series_classification.py --compare             # BasicMotions: a smart watch's six channels, bundled
     python run_time_series_classification.py --compare --set italypowerdemand
     python run_time_series_classification.py --compare --model patchtst --seeds 0 1 2 3 4
     python run_time_series_classification.py --data_dir my_series
@@ -15,81 +12,142 @@ ItalyPowerDemand (a day's electricity in 24 steps, summer or winter).
 
 from __future__ import annotations
 
+import argparse
+import json
+import os
 import sys
-from dataclasses import dataclass, field
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from transformers import HfArgumentParser
+from hf_challenger.command_line import check_output_dir, parse_flags, training_config
+from hf_challenger.comparison import comparison_table, describe_cues
+from hf_challenger.errors import ChallengerError
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from common.compare import Arguments, Shown, SmallDataConfig, look_at, run_all
-from common.data import load_series, standardised
-from common.models import SERIES_MODELS, series_model
+# torch and transformers are imported where they are used: mistakes in flags are told before that.
 
 DATA = Path(__file__).parent / "data"
-EMBEDDED = ("basicmotions", "italypowerdemand")
+BUNDLED = {"basicmotions": "BasicMotions", "italypowerdemand": "ItalyPowerDemand"}
+MODELS = ("fcn", "fcn-small", "resnet1d", "patchtst")
+DEFAULTS = {
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.1,  # a share of all steps
+    "max_steps": 400,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 256,
+    "logging_steps": 0.1,
+    "save_strategy": "no",
+    "report_to": "none",
+}
 
 
-@dataclass
-class SeriesArguments(Arguments):
-    set: str = field(
-        default=EMBEDDED[0], metadata={"help": "Embedded set, where there is no data_dir.", "choices": list(EMBEDDED)}
-    )
-    model: str = field(
-        default="fcn", metadata={"help": f"One of: {', '.join(SERIES_MODELS)}.", "choices": list(SERIES_MODELS)}
-    )
-
-
-@dataclass
-class Config(SmallDataConfig):
-    """Defaults for small sets of series; every flag can be set."""
-
-    output_dir: str | None = field(default="outputs/time_series_classification")
-    max_steps: int = field(default=400)
+def flags() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data_dir", help="folder or npz file. Default: the bundled set that --set names")
+    parser.add_argument("--set", default="basicmotions", choices=BUNDLED, help="bundled set, where there is no --data_dir")
+    parser.add_argument("--model", default="fcn", choices=MODELS, help="network to train from scratch")
+    parser.add_argument("--max_train_samples_per_class", type=int, help="train on that many series of each class")
+    parser.add_argument("--method", default="challenger", choices=["challenger", "plain"], help="plain: Trainer")
+    parser.add_argument("--compare", action="store_true", help="train with both from the same seed")
+    parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--seeds", type=int, nargs="+", help="train once with each; the table shows means")
+    parser.add_argument("--output_dir", default="outputs/time_series_classification")
+    return parser
 
 
 def main() -> None:
-    args, config = HfArgumentParser((SeriesArguments, Config)).parse_args_into_dataclasses()
+    args, training_flags = parse_flags(flags())
+    check_output_dir(args.output_dir)
+
+    from hf_challenger.data.arrays import standardised
+    from hf_challenger.data.series import load_series
+
     splits = standardised(load_series(args.data_dir or DATA / args.set))
+    config = training_config(training_flags, **DEFAULTS)
+
+    results, cues = [], None
+    for seed in args.seeds or [args.seed]:
+        for method in ("plain", "challenger") if args.compare else (args.method,):
+            folder = Path(args.output_dir, *([f"seed{seed}"] if args.seeds else []), method)
+            result, trainer = run(method, args, replace(config, seed=seed, output_dir=str(folder)), splits)
+            results.append(result)
+            cues = getattr(trainer, "cues", cues)
+
+    table = comparison_table(results)
+    print(f"\n{table}\n")
+    if cues is not None:
+        print(f"{describe_cues(cues)}\n")
+    Path(args.output_dir, "results.md").write_text(table + "\n", encoding="utf-8")
+    Path(args.output_dir, "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    print(f"Models, cards with pictures, and results: {args.output_dir}{os.sep}")
+
+
+def run(method: str, args: argparse.Namespace, config: Any, splits: Any) -> tuple[dict[str, Any], Any]:
+    """Train with one method; saves the model, its card and ``<method>_results.json`` in its output_dir."""
+    from transformers import Trainer, set_seed
+
+    from hf_challenger import ChallengerTrainer
+    from hf_challenger.calibration import compute_metrics
+    from hf_challenger.data.arrays import Rows, subset_per_class
+    from hf_challenger.small_models import series_model
+
+    set_seed(config.seed)
+    splits = subset_per_class(splits, args.max_train_samples_per_class, config.seed)
+    id2label = dict(enumerate(splits.labels))
     length, channels = splits.x_train.shape[1:]
-    _, trainer = run_all(
-        args, config, splits, lambda _, **labels: series_model(args.model, length, channels, **labels), "BasicMotions"
-    )
+    labels = {"num_labels": len(id2label), "id2label": id2label, "label2id": {name: i for i, name in id2label.items()}}
+    model = series_model(args.model, length, channels, **labels)
+    label_name = "target_values" if args.model == "patchtst" else "labels"  # PatchTST's own name for the class
+    config = replace(config, label_names=[label_name])
+    train = Rows(splits.x_train, splits.y_train, "past_values", label_name, splits.length_train)
+    test = Rows(splits.x_test, splits.y_test, "past_values", label_name, splits.length_test)
+    print(f"\n=== {method}: {len(train)} rows, {len(id2label)} classes, seed {config.seed} ===", flush=True)
+    parts = {"model": model, "args": config, "train_dataset": train}
+    trainer = Trainer(**parts, compute_metrics=compute_metrics) if method == "plain" else ChallengerTrainer(**parts)
+    began = time.perf_counter()
+    trainer.train()
+    result = {"method": method, "seed": config.seed, "model": args.model, "train_samples": len(train)}
+    result |= {"seconds": time.perf_counter() - began, **trainer.evaluate(test, metric_key_prefix="test")}
+    result["cues"] = [asdict(cue) for cue in getattr(trainer, "cues", None) or ()]
+    trainer.save_model()
+    folder = Path(config.output_dir)
+    (folder / f"{method}_results.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if method == "challenger":
+        write_card(trainer, args, splits, test)
+    return result, trainer
+
+
+def write_card(trainer: Any, args: argparse.Namespace, splits: Any, test: Any) -> None:
+    """The model's README.md: results (beside Trainer's with --compare), a reliability diagram, three series explained."""
+    import torch
+
+    from hf_challenger import LRP
+    from hf_challenger.visualize import reliability_diagram, series_relevance
+
+    prediction = trainer.predict(test)
+    scores = prediction.predictions
+    probabilities = torch.as_tensor(scores[0] if isinstance(scores, tuple) else scores).float().softmax(1)
     rows = [int((splits.y_test == label).argmax()) for label in range(min(3, len(splits.labels)))]
-    picture = Path(config.output_dir, "relevance.png")
-    draw(look_at(trainer.model, config, splits, rows), picture)
-    print(f"Test series, their relevance, and the spans that a challenge hides: {picture}")
-
-
-def draw(shown: list[Shown], path: Path) -> None:
-    """For each series its most relevant channel: the curve coloured by relevance; grey spans are hidden, dashed is the fill."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(len(shown), 1, figsize=(9, 2.3 * len(shown)), squeeze=False)
-    for axis, one in zip(axes[:, 0], shown, strict=True):
-        channel = int(one.relevance.clamp(min=0).sum(0).argmax())
-        x, relevance = one.x[:, channel], one.relevance.sum(1)
-        limit = float(relevance.abs().max().clamp(min=1e-12))
-        step = range(len(x))
-        hidden = one.hidden[:, channel]
-        low, high = float(one.x[:, channel].min()), float(one.x[:, channel].max())
-        axis.fill_between(step, low, high, where=hidden, color="0.85", step="mid", label="hidden")
-        axis.plot(step, x, color="0.5", linewidth=0.8)
-        points = axis.scatter(step, x, c=relevance, cmap="seismic", vmin=-limit, vmax=limit, s=14, zorder=3)
-        axis.plot(
-            step, one.challenged[:, channel].where(hidden, float("nan")), "k--", linewidth=1.2, label="put in its place"
-        )
-        axis.set_title(f"{one.label}, said: {one.predicted} (channel {channel})", fontsize=10)
-        figure.colorbar(points, ax=axis, label="relevance")
-    axes[0, 0].legend(fontsize=8, loc="upper right")
-    figure.tight_layout()
-    figure.savefig(path, dpi=100)
-    plt.close(figure)
+    batch = torch.utils.data.default_collate([test[row] for row in rows])
+    labels = batch.pop(test.label_name)
+    relevance = LRP(trainer.model.cpu().eval()).attribute(batch, target=labels)
+    heat_maps = {}
+    for row, series, label, found in zip(rows, batch["past_values"], labels.tolist(), relevance, strict=True):
+        name, predicted = splits.labels[label], splits.labels[int(probabilities[row].argmax())]
+        heat_maps[f"{name}, predicted: {predicted}"] = series_relevance(series, found, name)
+    plain = Path(trainer.args.output_dir).parent / "plain" / "plain_results.json"
+    trainer.create_model_card(
+        baseline=json.loads(plain.read_text(encoding="utf-8")) if args.compare else None,
+        reliability_diagram=reliability_diagram(probabilities, torch.as_tensor(prediction.label_ids)),
+        heat_maps=heat_maps,
+        dataset=None if args.data_dir else BUNDLED[args.set],
+    )
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except ChallengerError as error:
+        sys.exit(f"error: {error}")

@@ -148,7 +148,7 @@ def plain_loop(folder: Path) -> Names:
 def text_example(folder: Path) -> Names:
     csv_files(folder)
     yield {}
-    assert "| `ChallengerTrainer` |" in (folder / "outputs" / "text_classification" / "comparison.md").read_text()
+    assert "| `ChallengerTrainer` |" in (folder / "outputs" / "text_classification" / "results.md").read_text()
 
 
 def nothing(folder: Path) -> Names:

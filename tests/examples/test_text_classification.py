@@ -4,9 +4,9 @@ import csv
 import json
 import os
 import re
-import runpy
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,16 +19,14 @@ SCRIPT = ROOT / "examples" / "text_classification" / "run_text_classification.py
 DATA = SCRIPT.parent / "data" / "clinc150"
 
 
-def run(*arguments):
+def start(*arguments):
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments), "--use_cpu", "true", "--disable_tqdm", "true"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=300,
-        check=False,
-    )
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+def run(*arguments):
+    done = start(*arguments, "--use_cpu", "true", "--disable_tqdm", "true")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -63,11 +61,11 @@ def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(t
     arguments = ["--model_name_or_path", tiny_encoder, "--num_train_epochs", 2, "--challenge_threshold", 0]
     arguments += ["--challenge_share", 0.5]
     printed = run("--compare", *arguments, "--output_dir", out)
-    results = json.loads((out / "comparison.json").read_text())
+    results = json.loads((out / "results.json").read_text())
     assert [r["method"] for r in results] == ["plain", "challenger"]
     assert all(r["train_samples"] == 300 and 0 <= r["test_ece"] <= 1 and r["test_nll"] > 0 for r in results)
     assert results[0]["test_nll"] != results[1]["test_nll"]
-    for row in (out / "comparison.md").read_text().splitlines():
+    for row in (out / "results.md").read_text().splitlines():
         assert row in printed
     log = json.loads((out / "challenger" / "trainer_state.json").read_text())["log_history"]
     assert {"challenged_share", "removed_relevance", "clean_loss", "challenged_loss"} <= set(log[0])
@@ -107,13 +105,6 @@ def test_the_default_encoder_is_a_real_pretrained_one(tmp_path):
     assert config.get("calibration_temperature", 1) == pytest.approx(results["calibration_temperature"])
 
 
-def test_an_own_test_file_goes_with_the_bundled_training_texts(monkeypatch):
-    monkeypatch.syspath_prepend(SCRIPT.parent)
-    script = runpy.run_path(str(SCRIPT))
-    splits = script["load_splits"](script["Arguments"](test_file=str(DATA / "validation.csv")))
-    assert {name: len(split) for name, split in splits.items()} == {"train": 300, "validation": 600, "test": 600}
-
-
 @pytest.mark.parametrize("kind", ["csv", "json"])
 def test_own_files_with_sentence_pairs_and_number_labels(kind, tiny_encoder, tmp_path):
     files = {split: tmp_path / f"{split}.{kind}" for split in ("train", "test")}
@@ -145,20 +136,137 @@ def test_own_files_with_sentence_pairs_and_number_labels(kind, tiny_encoder, tmp
     assert 0 <= result["test_accuracy"] <= 1
 
 
+# --- one file of one's own --------------------------------------------------------------------------------------------
+
+
+def tickets(folder, name="tickets.csv", header="ticket_id,text,label", rows=30, end=""):
+    """Tickets of two classes, with an identifier that is longer than the text."""
+    lines = [header]
+    for i in range(rows):
+        text, label = (("freeze my account", "freeze"), ("send the money back", "refund"))[i % 2]
+        lines.append(f"a-very-long-ticket-identifier-{i:05d},{text} {i},{label}")
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n" + end)
+    return path
+
+
+def test_one_file_is_split_read_by_its_text_column_and_ends_in_a_result(tiny_encoder, tmp_path):
+    flags = ["--model_name_or_path", tiny_encoder, "--max_steps", 2, "--output_dir", tmp_path / "out"]
+    printed = run("--file", tickets(tmp_path, end=",,\nx, ,freeze\n"), *flags)
+    assert "tickets.csv: 1 empty text(s) left out (line 33)." in printed
+    assert "There is no test file: 20% of each class is kept for testing, drawn with seed 42." in printed
+    assert "Text: column 'text'. Label: column 'label'." in printed
+    assert "train: 24 texts, test: 6 texts; 2 classes" in printed
+    assert "| `ChallengerTrainer` | " in printed
+    assert re.search(r"'(freeze my account|send the money back) \d+' -> (freeze|refund) \(0\.\d\d\); its label is", printed)
+    assert "pin_memory" not in printed
+    assert "LOAD REPORT" not in printed
+    (result,) = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert result["train_samples"] == 24
+
+
+def test_seeds_alone_print_a_table_of_means(tiny_encoder, tmp_path):
+    flags = ["--model_name_or_path", tiny_encoder, "--max_steps", 1, "--output_dir", tmp_path / "out", "--method", "plain"]
+    printed = run("--file", tickets(tmp_path), *flags, "--seeds", 1, 2)
+    assert re.search(r"^\| `Trainer` \| \d\.\d{3} ± ", printed, re.MULTILINE)
+    assert (tmp_path / "out" / "seed1" / "plain" / "model.safetensors").is_file()
+
+
+# --- mistakes are told at once, in a sentence -------------------------------------------------------------------------
+
+
+def mistake(folder, case):
+    """Flags with one mistake in them, and the words that are expected."""
+    file, out = tickets(folder), folder / "bad.csv"
+    lines = file.read_text().splitlines()
+
+    def with_line(number, line):
+        out.write_text("\n".join([*lines[: number - 1], line, *lines[number:]]) + "\n")
+        return ["--file", out]
+
+    cases = {
+        "no file": (["--file", folder / "ticket.csv"], "There is no file"),
+        "empty label": (with_line(5, "T-5,where is my card,"), "bad.csv, line 5: the label (column 'label') is empty"),
+        "columns": (with_line(6, "T-6,where is my card, please,refund"), "bad.csv, line 6: 4 columns, but the header has 3"),
+        "misspelt header": (
+            with_line(1, "ticket_id,text,lable"),
+            "line 1: there is no column 'label' among ticket_id, text, lable",
+        ),
+        "text column": (["--file", file, "--text_column", "txt"], "Did you mean --text_column text?"),
+        "label column": (["--label_column", "intent"], "there is no column 'intent' among text, label"),
+        "unknown flag": (["--file", file, "--lerning_rate", "1"], "did you mean --learning_rate?"),
+        "method": (["--method", "both"], "invalid choice"),
+        "empty file": (["--file", out], "bad.csv is empty"),
+        "no model": (["--file", file, "--model_name_or_path", folder], "holds no config.json"),
+        "no folder": (["--file", file, "--model_name_or_path", folder / "nowhere"], "There is no folder"),
+        "output": (["--output_dir", file / "x"], "cannot be written"),
+        "unknown label": (["--file", file, "--test_file", out], "bad.csv, line 2: the label 'refunds' does not occur"),
+    }
+    if case == "empty file":
+        out.write_text("")
+    if case == "unknown label":
+        out.write_text("text,label\nwhere is my money,refunds\n")
+    return cases[case]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "no file",
+        "empty label",
+        "columns",
+        "misspelt header",
+        "text column",
+        "label column",
+        "unknown flag",
+        "method",
+        "empty file",
+        "no model",
+        "no folder",
+        "output",
+        "unknown label",
+    ],
+)
+def test_a_mistake_is_told_at_once_in_a_sentence(case, tmp_path):
+    arguments, words = mistake(tmp_path, case)
+    began = time.monotonic()
+    done = start(*arguments)
+    assert time.monotonic() - began < 5
+    assert done.returncode != 0
+    last = done.stderr.strip().splitlines()[-1]
+    assert "error: " in last
+    assert words in last
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("delimiter", "encoding"), [(";", "utf-8"), (",", "latin-1")])
+def test_other_delimiters_and_encodings_are_read_and_told(delimiter, encoding, tmp_path):
+    """Up to the model, which is no model: nothing is trained."""
+    path = tickets(tmp_path)
+    path.write_bytes(path.read_text().replace(",", delimiter).replace("money", "Gebühr").encode(encoding))
+    done = start("--file", path, "--model_name_or_path", tmp_path)
+    assert (
+        "separated by a semicolon" if delimiter == ";" else "no UTF-8 (line 3) and was read as Windows-1252"
+    ) in done.stdout
+    assert "train: 24 texts, test: 6 texts; 2 classes" in done.stdout
+
+
+def test_help_comes_at_once():
+    began = time.monotonic()
+    done = start("--help")
+    assert time.monotonic() - began < 5
+    assert "--text_column" in done.stdout
+    assert "--challenge_share" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--train_file", "absent.csv"], "There is no file 'absent.csv'"),
-        (["--label_column", "intent"], "no column 'intent' in ['text', 'label']"),
         (["--challenge_rate", "2"], "challenge_rate=2.0 is outside (0, 1]"),
         (["--challenge_composite", "gamma2"], "'attnlrp'"),
-        (["--method", "both"], "invalid choice"),
-        (["--output_dir", str(SCRIPT) + "/x"], "cannot be written"),
     ],
 )
-def test_bad_arguments_are_named(arguments, words, tiny_encoder, tmp_path, monkeypatch, capsys):
-    base = [] if "--output_dir" in arguments else ["--output_dir", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--model_name_or_path", str(tiny_encoder), *base, *arguments])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-    assert words in f"{ended.value} {capsys.readouterr().err}"
+def test_options_out_of_range_are_named(arguments, words, tmp_path):
+    done = start("--output_dir", tmp_path, *arguments)
+    assert done.returncode == 1
+    assert words in done.stderr.strip().splitlines()[-1]

@@ -1,6 +1,8 @@
-"""Small classifiers for series and images, all of them ``PreTrainedModel``s: for the examples and for the benchmarks."""
+"""Small classifiers for series and images, each a ``PreTrainedModel``. Not imported by ``import hf_challenger``."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +20,11 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from .errors import ChallengerError
+
+SERIES_MODELS = ("fcn", "fcn-small", "resnet1d", "patchtst")
+IMAGE_MODELS = ("cnn", "resnet", "convnext", "vit")
+
 
 class SmallConvConfig(PreTrainedConfig):
     """Config of the convolutional networks below.
@@ -29,14 +36,14 @@ class SmallConvConfig(PreTrainedConfig):
 
     model_type = "small_conv"
 
-    def __init__(self, num_channels: int = 1, widths: tuple[int, ...] = (128, 256, 128), **kwargs) -> None:
+    def __init__(self, num_channels: int = 1, widths: tuple[int, ...] = (128, 256, 128), **kwargs: Any) -> None:
         self.num_channels = num_channels
         self.widths = list(widths)
         super().__init__(**kwargs)
 
 
 class _Classifier(PreTrainedModel):
-    config_class = SmallConvConfig
+    config_class: type[PreTrainedConfig] = SmallConvConfig
 
     def _init_weights(self, module: nn.Module) -> None:
         """torch's own initialisation, which each layer has had already."""
@@ -66,10 +73,12 @@ class FCNForTimeSeriesClassification(_Classifier):
             layers += [*_conv(width, out, kernel), nn.ReLU()]
             width = out
         self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(width, config.num_labels)
+        self.head = nn.Linear(width, int(config.num_labels or 0))
         self.post_init()
 
-    def forward(self, past_values: Tensor, past_observed_mask: Tensor | None = None, labels: Tensor | None = None):
+    def forward(
+        self, past_values: Tensor, past_observed_mask: Tensor | None = None, labels: Tensor | None = None
+    ) -> SequenceClassifierOutput:
         hidden = self.body(past_values.transpose(1, 2))
         return self._output(self.head(_mean_over_time(hidden, past_observed_mask)), labels)
 
@@ -88,10 +97,12 @@ class ResNet1dForTimeSeriesClassification(_Classifier):
             self.blocks.append(nn.Sequential(*layers))
             self.shortcuts.append(nn.BatchNorm1d(out) if width == out else nn.Sequential(*_conv(width, out, 1)))
             width = out
-        self.head = nn.Linear(width, config.num_labels)
+        self.head = nn.Linear(width, int(config.num_labels or 0))
         self.post_init()
 
-    def forward(self, past_values: Tensor, past_observed_mask: Tensor | None = None, labels: Tensor | None = None):
+    def forward(
+        self, past_values: Tensor, past_observed_mask: Tensor | None = None, labels: Tensor | None = None
+    ) -> SequenceClassifierOutput:
         hidden = past_values.transpose(1, 2)
         for block, shortcut in zip(self.blocks, self.shortcuts, strict=True):
             hidden = F.relu(block(hidden) + shortcut(hidden))
@@ -122,7 +133,7 @@ class SmallCNNConfig(PreTrainedConfig):
         num_channels: int = 1,
         image_size: tuple[int, int] = (28, 28),
         widths: tuple[int, int, int] = (16, 32, 128),
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         self.num_channels, self.image_size, self.widths = num_channels, list(image_size), list(widths)
         super().__init__(**kwargs)
@@ -131,8 +142,7 @@ class SmallCNNConfig(PreTrainedConfig):
 class SmallCNNForImageClassification(_Classifier):
     """Two 3×3 convolutions, each halved by max-pooling, and two linear layers: LeNet's shape.
 
-    On a few images a class it is a far better start than BatchNorm and a mean over the image: .88 against .80 on ten MNIST
-    digits a class.
+    On few images it starts better than BatchNorm and a mean over the image: .88 against .80 on ten MNIST digits a class.
     """
 
     config_class = SmallCNNConfig
@@ -153,10 +163,10 @@ class SmallCNNForImageClassification(_Classifier):
             nn.Linear(second * height * width, hidden),
             nn.ReLU(),
         )
-        self.head = nn.Linear(hidden, config.num_labels)
+        self.head = nn.Linear(hidden, int(config.num_labels or 0))
         self.post_init()
 
-    def forward(self, pixel_values: Tensor, labels: Tensor | None = None):
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None) -> SequenceClassifierOutput:
         return self._output(self.head(self.body(pixel_values)), labels)
 
 
@@ -173,10 +183,7 @@ class SmallStemResNetForImageClassification(ResNetForImageClassification):
         stem.pooler.stride = 1
 
 
-# --- by name ------------------------------------------------------------------------------------------------------------
-
-
-def series_model(name: str, length: int, channels: int, **labels) -> PreTrainedModel:
+def series_model(name: str, length: int, channels: int, **labels: Any) -> PreTrainedModel:
     """An untrained classifier of ``(rows, length, channels)``; ``labels``: num_labels, id2label, label2id."""
     if name == "fcn":
         return FCNForTimeSeriesClassification(SmallConvConfig(num_channels=channels, widths=(128, 256, 128), **labels))
@@ -201,16 +208,21 @@ def series_model(name: str, length: int, channels: int, **labels) -> PreTrainedM
                 **labels,
             )
         )
-    raise ValueError(f"There is no model {name!r} for series. Choose one of {', '.join(SERIES_MODELS)}.")
+    raise ChallengerError(f"There is no model {name!r} for series. Choose one of {', '.join(SERIES_MODELS)}.")
 
 
-def image_model(name: str, height: int, width: int, channels: int, **labels) -> PreTrainedModel:
+def image_model(name: str, height: int, width: int, channels: int, **labels: Any) -> PreTrainedModel:
     """An untrained classifier of ``(rows, channels, height, width)``."""
-    small = {"num_channels": channels, **labels}
+    small: dict[str, Any] = {"num_channels": channels, **labels}
     if name == "cnn":
         return SmallCNNForImageClassification(SmallCNNConfig(image_size=(height, width), **small))
     if name == "resnet":
-        sizes = {"embedding_size": 16, "hidden_sizes": [16, 32, 64], "depths": [1, 1, 1], "layer_type": "basic"}
+        sizes: dict[str, Any] = {
+            "embedding_size": 16,
+            "hidden_sizes": [16, 32, 64],
+            "depths": [1, 1, 1],
+            "layer_type": "basic",
+        }
         kind = ResNetForImageClassification if min(height, width) >= 64 else SmallStemResNetForImageClassification
         return kind(ResNetConfig(**sizes, **small))
     if name == "convnext":
@@ -232,8 +244,4 @@ def image_model(name: str, height: int, width: int, channels: int, **labels) -> 
                 **small,
             )
         )
-    raise ValueError(f"There is no model {name!r} for images. Choose one of {', '.join(IMAGE_MODELS)}.")
-
-
-SERIES_MODELS = ("fcn", "fcn-small", "resnet1d", "patchtst")
-IMAGE_MODELS = ("cnn", "resnet", "convnext", "vit")
+    raise ChallengerError(f"There is no model {name!r} for images. Choose one of {', '.join(IMAGE_MODELS)}.")

@@ -1,6 +1,5 @@
 """Loaders of the examples: every format by a file written on the spot; bad files are named with line and expectation."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
-
-from common.data import Rows, load_images, load_series, standardised, subset_per_class
+from hf_challenger import ChallengerError
+from hf_challenger.data.arrays import Rows, standardised, subset_per_class
+from hf_challenger.data.images import load_images
+from hf_challenger.data.series import load_series
 
 EMBEDDED = Path(__file__).parents[2] / "examples" / "time_series_classification" / "data"
 TRAIN = "2\t1.5\t-2\t3e0\n1\t4\t5\t6\n"
@@ -146,29 +146,31 @@ BAD = {
 @pytest.mark.parametrize("case", BAD)
 def test_bad_files_are_named_with_the_line(case, tmp_path):
     suffix, train, words = BAD[case]
-    with pytest.raises(SystemExit, match=words):
+    with pytest.raises(ChallengerError, match=words):
         load_series(pair(tmp_path, suffix, train, "a,1,2\n"))
 
 
 def test_what_does_not_fit_together(tmp_path):
-    with pytest.raises(SystemExit, match=r"neither .*data.npz nor a pair NAME_TRAIN and NAME_TEST \(ts, csv, tsv, txt\)"):
+    with pytest.raises(
+        ChallengerError, match=r"neither .*data.npz nor a pair NAME_TRAIN and NAME_TEST \(ts, csv, tsv, txt\)"
+    ):
         load_series(tmp_path)
-    with pytest.raises(SystemExit, match="nowhere does not exist"):
+    with pytest.raises(ChallengerError, match="nowhere does not exist"):
         load_series(tmp_path / "nowhere")
-    with pytest.raises(SystemExit, match=r"classes z of the test file do not occur in the training file \(a, b\)"):
+    with pytest.raises(ChallengerError, match=r"classes z of the test file do not occur in the training file \(a, b\)"):
         load_series(pair(tmp_path, "csv", "a,1\nb,2\n", "z,1\n"))
-    with pytest.raises(SystemExit, match=r"1 channels in the training file, 2 in the test file"):
+    with pytest.raises(ChallengerError, match=r"1 channels in the training file, 2 in the test file"):
         load_series(pair(tmp_path, "ts", "@data\n1:a\n", "@data\n1:2:a\n"))
-    with pytest.raises(SystemExit, match=r"is no npz file\. Of other formats give the folder"):
+    with pytest.raises(ChallengerError, match=r"is no npz file\. Of other formats give the folder"):
         load_series(tmp_path / "Set_TRAIN.csv")
-    with pytest.raises(SystemExit, match="holds several sets, Other, Set; a folder for each"):
+    with pytest.raises(ChallengerError, match="holds several sets, Other, Set; a folder for each"):
         load_series(pair(tmp_path, "csv", "a,1\n", "a,1\n", name="Other"))
 
 
 def test_a_file_that_is_no_text(tmp_path):
     pair(tmp_path, "csv", "", "a,1\n")
     (tmp_path / "Set_TRAIN.csv").write_bytes(b"a,1\n\xff\xfe")
-    with pytest.raises(SystemExit, match=r"Set_TRAIN.csv is no text in UTF-8: .* at byte 4"):
+    with pytest.raises(ChallengerError, match=r"Set_TRAIN.csv is no text in UTF-8: .* at byte 4"):
         load_series(tmp_path)
 
 
@@ -193,13 +195,13 @@ BAD_ARRAYS = {
 def test_bad_arrays_are_named(case, tmp_path):
     changes, words = BAD_ARRAYS[case]
     np.savez(tmp_path / "data.npz", **{k: v for k, v in arrays(**changes).items() if v is not None})
-    with pytest.raises(SystemExit, match=words):
+    with pytest.raises(ChallengerError, match=words):
         load_series(tmp_path)
 
 
 def test_a_broken_npz_is_named(tmp_path):
     (tmp_path / "data.npz").write_bytes(b"PK\x03\x04 no zip")
-    with pytest.raises(SystemExit, match=r"data.npz cannot be read as an npz file"):
+    with pytest.raises(ChallengerError, match=r"data.npz cannot be read as an npz file"):
         load_series(tmp_path)
 
 
@@ -248,25 +250,27 @@ def test_digits_are_embedded():
 
 
 def test_bad_images_are_named(tmp_path):
-    with pytest.raises(SystemExit, match=r"neither .*data.npz nor the folders train/ and test/"):
+    with pytest.raises(ChallengerError, match=r"neither .*data.npz nor the folders train/ and test/"):
         load_images(tmp_path)
     root = image_folder(tmp_path)
     (root / "train" / "bird").mkdir()
-    with pytest.raises(SystemExit, match=r"There are no images \(.png, .*\) in .*train/bird"):
+    with pytest.raises(ChallengerError, match=r"There are no images \(.png, .*\) in .*train/bird"):
         load_images(root)
     image(root / "train" / "bird" / "a.png", 0, size=(5, 3))
-    with pytest.raises(SystemExit, match=r"has 4×3 pixels, .*bird/a.png has 5×3"):
+    with pytest.raises(ChallengerError, match=r"has 4×3 pixels, .*bird/a.png has 5×3"):
         load_images(root)
     (root / "train" / "bird" / "a.png").write_text("no image at all")
-    with pytest.raises(SystemExit, match=r"bird/a.png is no readable image"):
+    with pytest.raises(ChallengerError, match=r"bird/a.png is no readable image"):
         load_images(root)
     (root / "test" / "fish").mkdir()
-    with pytest.raises(SystemExit, match=r"Classes fish in .*test have no folder in .*train"):
+    with pytest.raises(ChallengerError, match=r"Classes fish in .*test have no folder in .*train"):
         load_images(root)
 
 
 def test_images_of_a_wrong_shape_are_named(tmp_path):
     x = np.zeros((4, 3, 32, 32), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", **arrays(x_train=x, x_test=x[:2]))
-    with pytest.raises(SystemExit, match=r"the images have shape \(4, 3, 32, 32\); \(n, height, width\) or .*channels\)"):
+    with pytest.raises(
+        ChallengerError, match=r"the images have shape \(4, 3, 32, 32\); \(n, height, width\) or .*channels\)"
+    ):
         load_images(tmp_path)

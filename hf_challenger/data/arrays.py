@@ -1,0 +1,144 @@
+"""Series or images as arrays: their splits, the rows that a model takes, subsets, and npz files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..errors import ChallengerError
+
+
+@dataclass
+class Splits:
+    """Arrays of one data set.
+
+    Attributes:
+        x_train, x_test: series ``(n, time, channels)`` float32; images ``(n, channels, height, width)`` float32 in [0, 1].
+        y_train, y_test: ``(n,)`` int64.
+        labels: name of each class.
+        length_train, length_test: ``(n,)``, steps before padding; None where all series are of one length.
+    """
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    labels: list[str]
+    length_train: np.ndarray | None = None
+    length_test: np.ndarray | None = None
+
+
+class Rows(Dataset[dict[str, Tensor]]):
+    """Rows of a split as a model takes them, under the names that it uses.
+
+    Args:
+        name: of the input, the model's ``main_input_name``.
+        label_name: of the class.
+        lengths: adds ``past_observed_mask``, of the input's shape.
+        largest_shift: images are moved by up to that many pixels each time, along both axes, the border repeated.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        name: str,
+        label_name: str = "labels",
+        lengths: np.ndarray | None = None,
+        largest_shift: int = 0,
+    ) -> None:
+        self.x, self.y = torch.as_tensor(x, dtype=torch.float32), torch.as_tensor(y, dtype=torch.int64)
+        self.name, self.label_name, self.lengths, self.largest_shift = name, label_name, lengths, largest_shift
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        x = self.x[i]
+        if self.largest_shift:
+            m = self.largest_shift
+            down, right = torch.randint(0, 2 * m + 1, (2,)).tolist()
+            padded = torch.nn.functional.pad(x.unsqueeze(0), (m,) * 4, mode="replicate")[0]
+            x = padded[:, down : down + x.shape[1], right : right + x.shape[2]]
+        row = {self.name: x, self.label_name: self.y[i]}
+        if self.lengths is not None:
+            row["past_observed_mask"] = (torch.arange(len(x)) < int(self.lengths[i])).unsqueeze(-1).expand_as(x).contiguous()
+        return row
+
+
+def standardised(splits: Splits) -> Splits:
+    """Each channel with mean 0 and variance 1 over the observed training steps."""
+    steps = np.arange(splits.x_train.shape[1])
+    lengths = splits.length_train if splits.length_train is not None else np.full(len(splits.x_train), len(steps))
+    observed = splits.x_train[steps[None] < np.asarray(lengths)[:, None]]
+    mean, deviation = observed.mean(0), observed.std(0) + 1e-8
+
+    def scaled(x: np.ndarray, lengths: np.ndarray | None) -> np.ndarray:
+        x = (x - mean) / deviation
+        return x if lengths is None else x * (steps[None] < np.asarray(lengths)[:, None])[..., None]
+
+    train, test = scaled(splits.x_train, splits.length_train), scaled(splits.x_test, splits.length_test)
+    return replace(splits, x_train=train, x_test=test)
+
+
+def subset_per_class(splits: Splits, count: int | None, seed: int) -> Splits:
+    """``count`` training rows of each class, drawn with the seed; None: all."""
+    if count is None:
+        return splits
+    chosen = []
+    for label in range(len(splits.labels)):
+        rows = np.flatnonzero(splits.y_train == label)
+        chosen += np.random.default_rng((seed, label)).permutation(rows)[:count].tolist()
+    lengths = None if splits.length_train is None else splits.length_train[chosen]
+    return replace(splits, x_train=splits.x_train[chosen], y_train=splits.y_train[chosen], length_train=lengths)
+
+
+def npz_in(path: Path) -> Path | None:
+    """The npz file that a path names: itself, or ``data.npz`` in a folder; None for a folder without one."""
+    if path.is_dir():
+        return path / "data.npz" if (path / "data.npz").is_file() else None
+    if not path.is_file():
+        raise ChallengerError(f"{path} does not exist.")
+    if path.suffix != ".npz":
+        raise ChallengerError(
+            f"{path} is no npz file. Of other formats give the folder: it holds both the training and the test file."
+        )
+    return path
+
+
+def load_npz(npz: Path) -> Splits:
+    """The arrays as they are, their counts and classes checked."""
+    try:
+        with np.load(npz, allow_pickle=False) as file:
+            data = dict(file)
+    except (ValueError, OSError, BadZipFile) as error:
+        raise ChallengerError(f"{npz} cannot be read as an npz file of plain arrays: {error}") from error
+    missing = [k for k in ("x_train", "y_train", "x_test", "y_test") if k not in data]
+    if missing:
+        raise ChallengerError(f"{npz} holds {', '.join(data) or 'nothing'}, but not {', '.join(missing)}.")
+    ys = [data["y_train"], data["y_test"]]
+    if any(y.ndim != 1 or not np.issubdtype(y.dtype, np.integer) or not y.size or y.min() < 0 for y in ys):
+        found = " and ".join(f"{y.dtype} {y.shape}" for y in ys)
+        raise ChallengerError(
+            f"{npz}: y_train and y_test are {found}; integers 0, 1, ... are expected, one a row (names go into labels)."
+        )
+    labels = [str(x) for x in data["labels"]] if "labels" in data else [str(i) for i in range(int(ys[0].max()) + 1)]
+    if max(y.max() for y in ys) >= len(labels):
+        raise ChallengerError(
+            f"{npz}: there are classes up to {max(y.max() for y in ys)}, but only {len(labels)} names for them."
+        )
+    for split in ("train", "test"):
+        counts = {k: len(data[k]) for k in (f"x_{split}", f"y_{split}", f"length_{split}") if k in data}
+        if len(set(counts.values())) > 1:
+            raise ChallengerError(
+                f"{npz}: {', '.join(f'{k} has {n}' for k, n in counts.items())} rows; the same number is expected."
+            )
+    arrays = {k: data[k] for k in ("x_train", "y_train", "x_test", "y_test")}
+    return Splits(**arrays, labels=labels, length_train=data.get("length_train"), length_test=data.get("length_test"))
