@@ -166,10 +166,12 @@ class CueMemory:
     Args:
         threshold: the strength from which something is a cue.
         only_relevant: whether only relevant identities are companions of a cue; see :func:`companions`.
+        levels: identities are place · levels + what stands there; a cue is found by both, and hidden at its place, whatever
+            stands there. 1: an identity has no place (tokens).
     """
 
-    def __init__(self, threshold: float, only_relevant: bool = False) -> None:
-        self.threshold, self.only_relevant = threshold, only_relevant
+    def __init__(self, threshold: float, only_relevant: bool = False, levels: int = 1) -> None:
+        self.threshold, self.only_relevant, self.levels = threshold, only_relevant, levels
         # label -> key of a row -> its identities and shares, (UNITS,) each; the newest last
         self._rows: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
         self._cues: dict[int, list[Cue]] = {}
@@ -249,7 +251,7 @@ class CueMemory:
         table = self._lookup(identities.device)
         known = (labels >= 0) & (labels < len(table))
         wanted = table[labels.long().clamp(0, len(table) - 1)].masked_fill(~known[:, None, None], NOTHING)
-        ids = identities.long().masked_fill(~maskable, NO_UNIT)
+        ids = identities.long().div(self.levels, rounding_mode="floor").masked_fill(~maskable, NO_UNIT)
         hits = wanted.unsqueeze(-1) == ids[:, None, None, :]  # (rows, CUES, UNITS, units)
         holds = 2 * hits.any(-1).sum(-1) > (wanted != NOTHING).sum(-1)  # (rows, CUES)
         drop_mask = (hits.any(2) & holds.unsqueeze(-1)).any(1)
@@ -266,7 +268,8 @@ class CueMemory:
             table = torch.full((classes, CUES, UNITS), NOTHING, dtype=torch.long)
             for label, cues in self._cues.items():
                 for n, cue in enumerate(cues):
-                    table[label, n, : len(cue.identities)] = torch.tensor(cue.identities)
+                    places = torch.tensor(cue.identities).div(self.levels, rounding_mode="floor").unique()
+                    table[label, n, : len(places)] = places
             self._table = table.to(device)
             counts = torch.zeros(classes, CUES, dtype=torch.long, device=device)
             if self._counts is not None:
@@ -279,7 +282,7 @@ class CueMemory:
 
     def copy(self) -> CueMemory:
         """Another one that knows the same; what is shown or hidden there changes nothing here."""
-        other = CueMemory(self.threshold, self.only_relevant)
+        other = CueMemory(self.threshold, self.only_relevant, self.levels)
         other.load_state_dict(self.state_dict())
         return other
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ..errors import ChallengerError
 from .main_input import main_input_of
 
-
 LEVELS = 32  # that a channel's mean may have
 
 
@@ -33,6 +32,7 @@ class Blocks:
 
     perturbations: tuple[str, ...] = ("mean", "zero", "noise", "swap")
     is_sequence_of_tokens = False
+    levels = LEVELS**3
     what = "input"
     axis_names: tuple[str, ...] = ("places",)  # of the axes that are cut
 
@@ -115,7 +115,7 @@ class Blocks:
         mean = (x * observed).sum(own, keepdim=True) / count
         deviation = (((x - mean) * observed).square().sum(own, keepdim=True) / count).sqrt().clamp(min=1e-6)
         levels = self._sum_blocks((x - mean) / deviation * observed) / self._sum_blocks(observed.float()).clamp(min=1)
-        codes = (levels * 2).round().clamp(-15, 16).long() + 15
+        codes = levels.round().clamp(-15, 16).long() + 15
         channels = [axis for axis in range(1, x.dim()) if axis not in {axis for axis, _, _ in self._blocks}]
         shows = torch.zeros_like(codes)
         if channels:
@@ -126,11 +126,11 @@ class Blocks:
             shows = codes
         grid = shows.shape[1:]
         place = torch.arange(math.prod(grid), device=x.device).reshape(grid)
-        return place * LEVELS**3 + shows
+        return place * self.levels + shows
 
     def text_of(self, identities: Sequence[int]) -> str:
         """Places on the grid as elements of the input, such as "rows 0 to 3, columns 8 to 11"."""
-        return " + ".join(dict.fromkeys(self._place(i // LEVELS**3) for i in sorted(identities)))
+        return " + ".join(dict.fromkeys(self._place(i // self.levels) for i in sorted(identities)))
 
     def _place(self, identity: int) -> str:
         parts = []
@@ -141,7 +141,7 @@ class Blocks:
 
     def places_of(self, name: str, inputs: Mapping[str, Any], option: str = "the name") -> Tensor:
         """``(rows, *grid)`` bool: the places of that name, as :meth:`text_of` writes it."""
-        places = self.identities(inputs) // LEVELS**3
+        places = self.identities(inputs) // self.levels
         known = {self._place(i): i for i in range(places[0].numel())}
         wanted = [part.strip() for part in name.split("+")]
         if missing := [part for part in wanted if part not in known]:
