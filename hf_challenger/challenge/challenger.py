@@ -93,7 +93,7 @@ class Challenger:
         self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
         self.leaks = NamedCues(self.units, self.options.challenge_hide, "challenge_hide")
         self.memory = memory or CueMemory(
-            self.options.challenge_threshold, not self.units.is_sequence_of_tokens, self.units.levels
+            self.options.threshold_for(self.units), not self.units.is_sequence_of_tokens, self.units.levels
         )
         self._observed: list[tuple[Tensor, ...]] = []
         self._step = -1
