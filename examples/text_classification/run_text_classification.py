@@ -46,7 +46,7 @@ def flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--file", "--train_file", help="csv or json with texts and labels. Default: a subset of CLINC150")
     parser.add_argument("--validation_file", help="evaluated after training, and during it with --eval_strategy")
-    parser.add_argument("--test_file", help=f"the results are measured on it. Default: {TEST_SHARE:.0%} of --file")
+    parser.add_argument("--test_file", help="the results are measured on it. Default: a fifth of --file")
     parser.add_argument("--text_column", help="default: text, or else the column with the longest texts")
     parser.add_argument("--text_pair_column", help="second text of sentence pairs")
     parser.add_argument("--label_column", default="label", help="names or numbers of the classes")

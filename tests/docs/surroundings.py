@@ -147,7 +147,9 @@ def plain_loop(folder: Path) -> Names:
 
 def text_example(folder: Path) -> Names:
     csv_files(folder)
+    (folder / "tickets.csv").write_text((folder / "train.csv").read_text())
     yield {}
+    assert (folder / "answers.csv").read_text().startswith("text,given_label,label,confidence\n")
     assert "| `ChallengerTrainer` |" in (folder / "outputs" / "text_classification" / "results.md").read_text()
 
 
