@@ -25,21 +25,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent / "results"
+RUNS = Path(__file__).parent / "runs"  # not in git; export.py makes the csv files of results/ from them
 # What a result depends on, beside the cell itself.
 PROTOCOL = ("report", "training", "steps")
+CALIBRATED = "calibrated"  # the name, in tables, of a method with a temperature fitted without held-out labels
 
 
 def cells(experiment: dict[str, Any]) -> list[dict[str, Any]]:
     """One dict a run, seeds outermost, so that an interrupted experiment is balanced."""
     return [
-        {"model": model, "set": name, "size": size, "method": method, "seed": seed, "settings": settings}
+        {"model": model, "set": name, "size": size, "method": method, "seed": seed, "settings": settings, **cue}
         for seed in experiment["seeds"]
         for model in experiment["models"]
         for size in experiment.get("sizes", [None])
         for name in experiment["sets"]
+        for cue in experiment.get("cues", [{}])  # {"cue": kind, "strength": share of the training rows}; {}: none
         for method, settings in experiment["methods"].items()
-        if seed < settings.get("seeds", 10**9)
+        if seed < settings.get("seeds", 10**9) and not (settings.get("only_clean") and cue)
     ]
 
 
@@ -50,14 +52,13 @@ def fingerprint(experiment: dict[str, Any], cell: dict[str, Any]) -> str:
     """
     shared = {k: experiment.get(k) for k in PROTOCOL}
     cell = {**cell, "settings": {k: v for k, v in cell["settings"].items() if k != "seeds"}}
-    if cell["settings"].get("calibrate"):
-        shared["calibrations"] = experiment["calibrations"]
     return hashlib.sha256(json.dumps([shared, cell], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def name_of(cell: dict[str, Any]) -> str:
     size = "all" if cell["size"] is None else cell["size"]
-    return f"{cell['model']}-{cell['set']}-{size}-{cell['method']}-{cell['seed']}"
+    cue = f"-{cell['cue']}-{cell['strength']}" if cell.get("cue") else ""
+    return f"{cell['model']}-{cell['set']}-{size}{cue}-{cell['method']}-{cell['seed']}"
 
 
 def steps_of(experiment: dict[str, Any], cell: dict[str, Any]) -> int:
@@ -75,21 +76,24 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
         raise SystemExit("The runner has ended.")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
-    from diversity import diversity
     from methods import make_trainer, own_settings
     from sets import load
     from transformers import set_seed
 
     from hf_challenger import ChallengerConfig
-    from hf_challenger.calibration import adaptive_calibration_error, classification_metrics, fit_temperature
+    from hf_challenger.calibration import (
+        adaptive_calibration_error,
+        classification_metrics,
+        fit_temperature,
+    )
 
     torch.set_num_threads(threads)
     report = experiment["report"]
-    task = load(cell["model"], Path(data_dir), cell["set"], cell["size"], cell["seed"], report)
+    planted = cell.get("cue", ""), cell.get("strength", 0.0)
+    task = load(cell["model"], Path(data_dir), cell["set"], cell["size"], cell["seed"], report, *planted)
     set_seed(cell["seed"])
     model, tokenizer = task.build()
-    settings = {k: v for k, v in cell["settings"].items() if k not in ("kind", "longer", "seeds", "calibrate")}
-    calibrations = experiment["calibrations"] if cell["settings"].get("calibrate") else {}
+    settings = {k: v for k, v in cell["settings"].items() if k not in ("kind", "longer", "seeds")}
     own, settings = own_settings(cell["settings"]["kind"], settings)
     with tempfile.TemporaryDirectory() as folder:
         config = ChallengerConfig(
@@ -103,16 +107,12 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
             log_level="error",
             dataloader_drop_last=len(task.train) >= 16,  # BatchNorm cannot train on a last row that is alone
             label_names=[task.label_name],
-            # The challenge in training, by itself, for any kind of input; a temperature is fitted apart ("calibrate").
-            **{"challenge_share": 0.5, "challenge_temperature": False, **experiment["training"], **settings},
+            **{**experiment["training"], **settings},
         )
         trainer = make_trainer(
             cell["settings"]["kind"], own, model=model, args=config, processing_class=tokenizer, train_dataset=task.train
         )
         trainer.remove_callback(_printer())
-        drop_last, config.dataloader_drop_last = config.dataloader_drop_last, False  # it holds for all loaders
-        accuracy = foretold(trainer, task) if calibrations else None  # draws nothing: the same training with it and without
-        config.dataloader_drop_last = drop_last
         began, began_cpu = time.perf_counter(), time.process_time()
         trainer.train()
         seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
@@ -129,20 +129,21 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
             scores = prediction.predictions[0] if isinstance(prediction.predictions, tuple) else prediction.predictions
             return torch.as_tensor(scores), torch.as_tensor(prediction.label_ids)
 
-        temperature = None if task.held_out is None else fit_temperature(*logits(task.held_out))
-        calibrated = {
-            name: {"temperature": temperature_of(trainer, task, accuracy, options)} for name, options in calibrations.items()
-        }
+        scaled = task.held_out is not None and not cell.get("cue")
+        temperature = fit_temperature(*logits(task.held_out)) if scaled else None
         metrics = {}
-        parts = {"development": task.development} if report == "development" else task.test
+        parts = task.development if report == "development" else task.test
+        if cell.get("cue"):
+            parts = {f"{report}/{how}": rows for how, rows in parts.items()}
         for part, rows in parts.items():
             scores, labels = logits(rows)
             metrics[part] = {"rows": len(labels), **measures(scores, labels)}
             if temperature is not None:
                 metrics[part] |= {f"{k}_scaled": v for k, v in measures(scores / temperature, labels).items()}
-            for found in calibrated.values():
-                found.setdefault("metrics", {})[part] = measures(scores / found["temperature"], labels)
-        diverse = diversity(trainer.model, lambda: logits(next(iter(parts.values()))))
+        cues = [
+            {"cue": c.text, "class": c.label, "coverage": c.coverage, "strength": c.strength, "hidden_rows": c.hidden_rows}
+            for c in getattr(trainer, "cues", [])
+        ]
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     return {
         **cell,
@@ -159,57 +160,10 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,  # of the worker so far
         "temperature": temperature,
         "metrics": metrics,
-        "expected_accuracy": accuracy,
-        "calibrated": calibrated,
-        "diversity": diverse,
+        "cues": cues,
         "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
         "hardware": f"{platform.machine()}, {threads} thread(s), {os.cpu_count()} cores",
     }
-
-
-def foretold(trainer: Any, task: Any) -> float:
-    """The accuracy that is expected of the model on new rows, before it is trained."""
-    from hf_challenger.expected_accuracy import expected_accuracy
-    from hf_challenger.inputs import units_for
-    from hf_challenger.trainer import EXPECTATION_ROWS
-
-    attended = getattr(units_for(trainer.model, trainer.processing_class), "attended", None)
-    return expected_accuracy(trainer.model, rows_of(trainer, task, EXPECTATION_ROWS), attended)
-
-
-def temperature_of(trainer: Any, task: Any, accuracy: float, options: dict[str, Any]) -> float:
-    """A temperature fitted on challenged training rows; 1 where none fits them."""
-    from hf_challenger.challenged_temperature import challenged_temperature
-    from hf_challenger.errors import ChallengerError
-    from hf_challenger.trainer import CALIBRATION_ROWS
-
-    options = dict(options)
-    given = {k: options.pop(k) for k in ("selection",) if k in options}
-    try:
-        return challenged_temperature(
-            trainer.model,
-            rows_of(trainer, task, CALIBRATION_ROWS),
-            accuracy,
-            type("Options", (), options),
-            trainer.processing_class,
-            seed=trainer.args.seed,
-            **given,
-        )
-    except ChallengerError:  # no better than chance
-        return 1.0
-
-
-def rows_of(trainer: Any, task: Any, most: int) -> Any:
-    """Batches of the training rows, with their label under the name that the temperature expects.
-
-    Of large sets as many, evenly spaced, as the library takes.
-    """
-    from torch.utils.data import Subset
-
-    from hf_challenger.trainer import spread
-
-    for batch in trainer.get_test_dataloader(Subset(task.train, spread(len(task.train), most))):
-        yield {"labels" if k == task.label_name else k: v for k, v in batch.items()}
 
 
 def _printer() -> Any:
@@ -222,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", type=Path, nargs="+")
     parser.add_argument("--data_dir", required=True, help="folder with a folder for each set")
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--runs", type=Path, default=RUNS, help="folder of the JSON lines")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="runs at a time, one thread each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no further run is started after that time")
     args = parser.parse_args()
@@ -232,7 +186,7 @@ def main() -> None:
     with ProcessPoolExecutor(args.jobs, mp_context=context) as pool:
         for file in args.experiment:
             experiment = json.loads(file.read_text())
-            results = args.results / f"{file.stem}.jsonl"
+            results = args.runs / f"{file.stem}.jsonl"
             wanted, done = cells(experiment), finished(results)
             todo = [c for c in wanted if fingerprint(experiment, c) not in done]
             print(f"{file.stem}: {len(wanted)} runs, {len(wanted) - len(todo)} finished before", flush=True)

@@ -218,7 +218,7 @@ def profile(case: str, args: argparse.Namespace, repeats: int = 10) -> list[tupl
     from torch.profiler import profile as profiler
 
     from hf_challenger.attribution import interception, lrp
-    from hf_challenger.challenger import Challenger
+    from hf_challenger.challenge import Challenger
 
     def labelled(owner: Any, name: str, label: str) -> None:
         original = getattr(owner, name)

@@ -1,162 +1,186 @@
 #!/usr/bin/env python
-"""Write the quoted tables from the committed runs, between ``<!-- table: NAME -->`` and ``<!-- end of table -->``.
+"""Write the quoted tables from the committed results, between ``<!-- table: NAME -->`` and ``<!-- end of table -->``.
 
-    python benchmarks/tables.py                      # all tables of README.md, docs/ and benchmarks/README.md
-    python benchmarks/tables.py --show images        # one, on the screen
+    python benchmarks/tables.py                      # all tables of README.md, docs/ and benchmarks/
+    python benchmarks/tables.py --show texts         # one, on the screen
 
-NAME is an experiment, maybe with sets to choose: ``images``, ``series:trace,medicalimages``; the same with ``against:`` before it,
-for paired differences from what the library does by default (:data:`OURS`); or one of :data:`OTHERS`. Sizes of one set, and
-models, are averaged first.
+NAME is one of :data:`TABLES`; or an experiment, maybe with sets to choose (``images``, ``series:trace,natops``), for all of its
+methods; or the same after ``differences:`` or ``against:``, for one line a method: its paired differences from ``plain``, or from the
+method that was the default (:data:`FORMER_DEFAULT`).
+
+A mean compares methods on the runs that all of them have, and a table says how many runs that leaves out. Development and test
+parts never share a table.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import step_cost
-from paired import Comparison, paired
+from export import RESULTS, Row, read
+from paired import Comparison, half_width, paired, place_of, shared
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.S)
-CELL = ("model", "set", "size", "method", "seed")
-# title, metric, lower is better
-COLUMNS = (("error", "error", True), ("ECE", "ece", True), ("NLL", "nll", True), ("Brier", "brier", True))
+NAMES = {"accuracy": "accuracy", "ece": "ECE", "nll": "NLL", "brier": "Brier"}
 
 
-def runs_of(name: str, results: Path = HERE / "results") -> list[dict[str, Any]]:
-    """Runs of an experiment, or of some of its sets; of a run that was done anew with other settings, the latest."""
+def rows_of(name: str, results: Path = RESULTS) -> list[Row]:
+    """Rows of an experiment, or of some of its sets."""
     experiment, _, sets = name.partition(":")
-    path = results / f"{experiment}.jsonl"
+    path = results / f"{experiment}.csv"
     if not path.is_file():
-        raise SystemExit(f"There is no {path}; known: {', '.join(sorted(p.stem for p in results.glob('*.jsonl')))}.")
-    runs = [json.loads(line) for line in path.read_text().splitlines()]
-    runs = list({tuple(r[k] for k in CELL): r for r in runs}.values())
-    if sets:
-        runs = [r for r in runs if r["set"] in sets.split(",")]
-    return runs
+        raise SystemExit(f"There is no {path}; known: {', '.join(sorted(p.stem for p in results.glob('*.csv')))}.")
+    return [row for row in read(path) if not sets or row["set"] in sets.split(",")]
 
 
-def score(metric: str, part: str = "") -> Callable[[dict[str, Any]], float]:
-    def value(run: dict[str, Any]) -> float:
-        metrics = run["metrics"][part or next(iter(run["metrics"]))]
-        return float(1 - metrics["accuracy"] if metric == "error" else metrics[metric])
-
-    return value
+def where(rows: Iterable[Row], **wanted: Any) -> list[Row]:
+    """Rows whose columns have those values: ``where(rows, reading="absent", cue="word")``. A wanted "" is ignored."""
+    return [row for row in rows if all(value == "" or row[name] == str(value) for name, value in wanted.items())]
 
 
-def table(runs: list[dict[str, Any]], baseline: str = "plain", part: str = "") -> str:
-    """One row a method: means over sets, and paired differences from the baseline with 95 % intervals."""
-    runs = _with_temperatures(runs, baseline)
-    shown = list(dict.fromkeys(run["method"] for run in runs))
-    lines = [
-        "| method | runs | "
-        + " | ".join(f"{title} ↓" for title, _, _ in COLUMNS)
-        + " | error − plain | ECE − plain | NLL − plain | better / same / worse | time |",
-        "|" + "---|" * (len(COLUMNS) + 7),
-    ]
-    for method in sorted(shown, key=lambda m: _mean(runs, m, "nll", part)):
-        cells = [method, str(sum(r["method"] == method for r in runs))]
-        cells += [f"{_mean(runs, method, metric, part):.3f}" for _, metric, _ in COLUMNS]
-        if method == baseline:
-            cells += ["", "", "", "", "1"]
-        else:
-            compared = {m: paired(runs, method, baseline, score(m, part), True) for m in ("error", "ece", "nll")}
-            cells += [_interval(c) for c in compared.values()]
-            error = compared["error"]
-            timed = all(run.get("seconds") for run in runs if run["method"] == method)
-            cells += [
-                f"{error.wins} / {error.ties} / {error.losses}",
-                f"{paired(runs, method, baseline, _seconds, True).change + 1:.2f}" if timed else "",
-            ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+def main_part(rows: list[Row], part: str = "") -> list[Row]:
+    """Rows of one test part: the one that is named, or "test", or "development" where nothing else was read."""
+    parts = {row["part"] for row in rows}
+    if not part and "development" in parts and len(parts) > 1:
+        raise SystemExit(
+            f"Development and test parts never share a table: {', '.join(sorted(parts))}. Choose one with part."
+        )
+    return where(rows, part=part or ("development" if parts == {"development"} else "test"))
 
 
-# What the library does by default, as the runner calls it: experiment → method.
-OURS = dict.fromkeys(("images", "images_vit", "small"), "challenger, challenged temperature")
-OURS_ELSE = "plain, challenged temperature"
+# --- set × method ---------------------------------------------------------------------------------------------------------
 
 
-def against_table(name: str, results: Path) -> str:
-    """Paired differences of every other method from the default, on the runs that both have; above 0: the default is better."""
-    runs, ours = runs_of(name, results), OURS.get(name.partition(":")[0], OURS_ELSE)
-    runs = _with_temperatures(runs)
-    rivals = [m for m in dict.fromkeys(run["method"] for run in runs) if m != ours]
-    lines = [f"| minus {ours} | pairs | error | ECE | NLL | Brier |", "|" + "---|" * 6]
-    found = {m: [paired(runs, m, ours, score(metric), True) for _, metric, _ in COLUMNS] for m in rivals}
-    for rival, compared in sorted(found.items(), key=lambda item: item[1][2].mean):
-        lines.append(f"| {rival} | {compared[0].pairs} | {' | '.join(_interval(c) for c in compared)} |")
-    return "\n".join(lines)
+def table(
+    rows: list[Row],
+    methods: Sequence[str] | Mapping[str, str] = (),
+    *,
+    by: Sequence[str] = ("set",),
+    metric: str = "accuracy",
+    differences: Sequence[str] = ("accuracy", "ece", "nll"),
+    baseline: str = "plain",
+) -> str:
+    """One line a set (or whatever ``by`` says), one column a method; then the mean and paired differences from the baseline.
+
+    Args:
+        rows: of one test part and one reading.
+        methods: their names, or names → headings; all that there are by default. Only runs that all of them have count.
+        by: the columns of the csv that make a line, for example ``("cue", "set")``.
+        metric: what the lines show: mean ± half of the 95 % interval over seeds.
+        differences: metrics whose paired difference from ``baseline`` is shown, with its bootstrap interval.
+    """
+    headings = methods if isinstance(methods, Mapping) else {m: m for m in methods or _all_methods(rows, baseline)}
+    rows, left_out = shared(_of_one_kind(rows), headings)
+    lines = _head([" ".join(by), *headings.values()])
+    values: dict[str, dict[tuple[str, ...], dict[str, list[float]]]] = {m: {} for m in headings}
+    for row in rows:
+        seeds = values[row["method"]].setdefault(tuple(row[name] for name in by), {})
+        seeds.setdefault(row["seed"], []).append(row[metric])
+    for line in dict.fromkeys(tuple(row[name] for name in by) for row in rows):
+        lines.append(_line([" ".join(line), *(_mean_and_half(values[m][line]) for m in headings)]))
+    means = [np.mean([_seed_means(seeds).mean() for seeds in values[m].values()]) for m in headings]
+    lines.append(_line([f"**mean {NAMES[metric]}**", *(f"**{mean:.3f}**" for mean in means)]))
+    for name in differences if baseline in headings else ():
+        cells = ["" if m == baseline else _difference(paired(rows, m, baseline, name)) for m in headings]
+        lines.append(_line([f"{NAMES[name]} − {headings[baseline]}", *cells]))
+    if baseline in headings and all("seconds" in row for row in rows):
+        cells = [f"{_mean(rows, m, 'seconds') / _mean(rows, baseline, 'seconds'):.2f}" for m in headings]
+        lines.append(_line(["time of training", *cells]))
+    return "\n".join([*lines, "", _note(len(rows) // len(headings), left_out)])
 
 
-def _seconds(run: dict[str, Any]) -> float:
-    return float(run.get("cpu_seconds") or run["seconds"])
+def _of_one_kind(rows: list[Row]) -> list[Row]:
+    for name in ("part", "reading"):
+        found = sorted({row[name] for row in rows})
+        if len(found) > 1:
+            raise SystemExit(f"A table shows one {name}, and these rows have several: {', '.join(found)}. Choose one.")
+    return rows
 
 
-def _with_temperatures(runs: list[dict[str, Any]], scaled: str = "plain") -> list[dict[str, Any]]:
-    """The runs, and what temperatures make of them, as methods of their own."""
-    return [*runs, *_scaled(runs, scaled), *_calibrated(runs)]
+def _all_methods(rows: list[Row], baseline: str) -> list[str]:
+    return sorted({row["method"] for row in rows}, key=lambda m: (m != baseline, m))
 
 
-def _scaled(runs: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
-    """The method's runs with their temperature-scaled scores, as a method of its own."""
-    return [
-        {
-            **run,
-            "method": f"{method}, temperature scaled",
-            "metrics": {
-                part: {k.removesuffix("_scaled"): v for k, v in scores.items() if k.endswith("_scaled")}
-                for part, scores in run["metrics"].items()
-            },
-        }
-        for run in runs
-        if run["method"] == method and run["temperature"] is not None
-    ]
+def _seed_means(seeds: dict[str, list[float]]) -> np.ndarray:
+    return np.array([np.mean(found) for found in seeds.values()])
 
 
-def _calibrated(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Runs with the temperatures that were fitted on their challenged training rows, as methods of their own."""
-    return [
-        {**run, "method": f"{run['method']}, {name}", "metrics": found["metrics"], "seconds": None, "cpu_seconds": None}
-        for run in runs
-        for name, found in run.get("calibrated", {}).items()
-    ]
+def _mean_and_half(seeds: dict[str, list[float]]) -> str:
+    found = _seed_means(seeds)
+    half = half_width(found)
+    return f"{found.mean():.3f}" + ("" if np.isnan(half) else f" ± {half:.3f}")
 
 
-def _mean(runs: list[dict[str, Any]], method: str, metric: str, part: str) -> float:
+def _mean(rows: list[Row], method: str, metric: str) -> float:
     """Over sets, each of them a mean over its runs."""
     by_set: dict[str, list[float]] = {}
-    for run in runs:
-        if run["method"] == method:
-            by_set.setdefault(run["set"], []).append(score(metric, part)(run))
-    return sum(sum(v) / len(v) for v in by_set.values()) / len(by_set)
+    for row in where(rows, method=method):
+        by_set.setdefault(row["set"], []).append(row[metric])
+    return float(np.mean([np.mean(found) for found in by_set.values()]))
 
 
-def _interval(c: Comparison) -> str:
-    return f"{c.mean:+.3f} [{c.low:+.3f}, {c.high:+.3f}]"
+def _difference(c: Comparison) -> str:
+    interval = "(too few runs)" if np.isnan(c.low) else f"[{c.low:+.3f}, {c.high:+.3f}]"
+    return f"{c.mean:+.3f} {interval} {c.verdict}".rstrip()
 
 
-def diversity_table(runs: list[dict[str, Any]]) -> str:
-    """Effective rank of the last hidden features and mean absolute cosine between filters, one row a method."""
-    runs = [run for run in runs if run.get("diversity")]
-    sets = list(dict.fromkeys(run["set"] for run in runs))
-    head = " | ".join(f"{name}: effective rank | filter cosine" for name in sets)
-    lines = [f"| method | runs | {head} |", "|" + "---|" * (2 * len(sets) + 2)]
-    for method in dict.fromkeys(run["method"] for run in runs):
-        own = [run for run in runs if run["method"] == method]
-        cells = [method, str(len(own))]
-        for name in sets:
-            found = [run["diversity"] for run in own if run["set"] == name]
-            for key, digits in (("effective_rank", 1), ("filter_cosine", 3)):
-                cells.append(f"{sum(f[key] for f in found) / len(found):.{digits}f}" if found else "")
-        lines.append(f"| {' | '.join(cells)} |")
+def _note(runs: int, left_out: int) -> str:
+    others = f"; {left_out} further runs are left out, since not all of the methods have them" if left_out else ""
+    return f"{runs} runs a method{others}."
+
+
+def _head(cells: Iterable[str]) -> list[str]:
+    cells = list(cells)
+    return [_line(cells), "|" + "---|" * len(cells)]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+# --- one line a method ----------------------------------------------------------------------------------------------------
+
+
+def differences_table(rows: list[Row], baseline: str = "plain") -> str:
+    """One line a method: its paired differences from ``baseline``, each on the runs that the two have. No means of unequal runs."""
+    rows = _of_one_kind(rows)
+    others = [m for m in dict.fromkeys(row["method"] for row in rows) if m != baseline]
+    places = {m: {place_of(row) for row in where(rows, method=m)} for m in (*others, baseline)}
+    others = [m for m in others if places[m] & places[baseline]]
+    found = {m: [paired(rows, m, baseline, metric) for metric in NAMES] for m in others}
+    lines = _head([f"minus {baseline}", "pairs", *NAMES.values()])
+    for method, compared in sorted(found.items(), key=lambda item: item[1][2].mean):
+        lines.append(_line([method, str(compared[0].pairs), *map(_difference, compared)]))
     return "\n".join(lines)
+
+
+# What the library did by default before version 0.3: experiment → method.
+FORMER_DEFAULT = dict.fromkeys(("images", "images_vit"), "challenger, challenged temperature")
+FORMER_DEFAULT_ELSE = "plain, challenged temperature"
+
+
+def diversity_table(rows: list[Row]) -> str:
+    """Effective rank of the last hidden features and mean absolute cosine between filters, one line a method."""
+    rows = [row for row in rows if "effective_rank" in row]
+    rows, left_out = shared(rows, _all_methods(rows, "plain"))
+    sets, methods = sorted({row["set"] for row in rows}), _all_methods(rows, "plain")
+    lines = _head(["method", *(f"{name}: {measure}" for name in sets for measure in ("effective rank", "filter cosine"))])
+    for method in methods:
+        cells = [method]
+        for name in sets:
+            own = where(rows, method=method, set=name)
+            cells += [f"{np.mean([row[k] for row in own]):.{n}f}" for k, n in (("effective_rank", 1), ("filter_cosine", 3))]
+        lines.append(_line(cells))
+    return "\n".join([*lines, "", _note(len(rows) // len(methods), left_out)])
 
 
 # README's rows: method of the benchmark → (what it is called there, what labels it takes beyond those it is trained on)
@@ -169,46 +193,86 @@ SHORT = {
 }
 
 
-def short_table(runs: list[dict[str, Any]]) -> str:
-    """Means over sets, of the sets and seeds that all methods of :data:`SHORT` have."""
-    runs = _with_temperatures(runs)
-    cells = [{(r["set"], r["seed"]) for r in runs if r["method"] == method} for method in SHORT]
-    runs = [r for r in runs if (r["set"], r["seed"]) in set.intersection(*cells)]
-    names = sorted({r["set"] for r in runs})
-    seeds = len({r["seed"] for r in runs})
-    lines = [
-        f"| {', '.join(names)}; {seeds} seed{'s' if seeds > 1 else ''} | error ↓ | ECE ↓ | NLL ↓ | Brier ↓ | held-out labels |",
-        "|" + "---|" * 6,
-    ]
+def short_table(rows: list[Row]) -> str:
+    """Means over sets, on the runs that all methods of :data:`SHORT` have."""
+    rows, _ = shared(rows, SHORT)
+    names, seeds = sorted({row["set"] for row in rows}), len({row["seed"] for row in rows})
+    title = f"{', '.join(names)}; {seeds} seed{'s' if seeds > 1 else ''}"
+    lines = _head([title, "error ↓", "ECE ↓", "NLL ↓", "Brier ↓", "held-out labels"])
     for method, (name, needs) in SHORT.items():
-        scores = [f"{_mean(runs, method, metric, ''):.3f}" for _, metric, _ in COLUMNS]
-        lines.append(f"| {' | '.join([name, *scores, needs])} |")
+        accuracy, *others = (_mean(rows, method, metric) for metric in NAMES)
+        lines.append(_line([name, *(f"{x:.3f}" for x in (1 - accuracy, *others)), needs]))
     return "\n".join(lines)
 
 
-# Tables that are made elsewhere: name → function of the folder of results.
-OTHERS: dict[str, Callable[[Path], str]] = {
+# --- the tables by name ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Quoted:
+    """A table set × method that a page quotes: see :func:`table`; an experiment without results yet says so."""
+
+    experiment: str
+    methods: Sequence[str] | Mapping[str, str] = ()
+    part: str = ""
+    reading: str = ""
+    how: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, results: Path) -> str:
+        if not (results / f"{self.experiment.partition(':')[0]}.csv").is_file():
+            return "No results yet."
+        rows = where(rows_of(self.experiment, results), reading=self.reading)
+        return table(main_part(rows, self.part), self.methods, **self.how)
+
+
+TRAINED = {
+    "plain": "Trainer",
+    "label smoothing": "label smoothing",
+    "random hiding": "random hiding",
+    "challenger": "former challenge",
+}
+TABLES: dict[str, Callable[[Path], str]] = {
+    "cues": Quoted("cues", reading="absent", how={"by": ("cue", "set")}),
+    "clean_texts": Quoted(
+        "texts",
+        {
+            "plain": "Trainer",
+            "label smoothing": "label smoothing",
+            "plain, challenged temperature": "former temperature",
+            "plain, temperature scaled": "temperature scaling (held-out labels)",
+        },
+        how={"metric": "ece"},
+    ),
+    "clean_images": Quoted("images", TRAINED),
+    "clean_series": Quoted(
+        "series_small:trace,medicalimages,phalangesoutlinescorrect,japanesevowels,italypowerdemand", TRAINED
+    ),
     "step_cost": lambda results: step_cost.table(results / "step_cost.json"),
-    "texts_short": lambda results: short_table(runs_of("texts", results)),
-    "images_diversity": lambda results: diversity_table(runs_of("images", results)),
     "step_cost_profile": lambda results: step_cost.profile_table(results / "step_cost.json"),
+    "texts_short": lambda results: short_table(main_part(rows_of("texts", results))),
+    "images_diversity": lambda results: diversity_table(rows_of("images", results)),
 }
 
 
 def pages() -> list[Path]:
     """Those that may quote tables."""
-    return [ROOT / "README.md", HERE / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    return [ROOT / "README.md", HERE / "README.md", HERE / "ARCHIVE.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
-def content(name: str, results: Path, *how: str) -> str:
-    """The table of that name; ``how``: baseline and test part, where they are not the usual ones."""
+def content(name: str, results: Path = RESULTS, part: str = "", reading: str = "", **how: Any) -> str:
+    """The table of that name; ``part``, ``reading`` and ``how`` (see :func:`table`) count for those of an experiment."""
+    if name in TABLES:
+        return TABLES[name](results)
     kind, _, rest = name.partition(":")
-    if kind == "against":
-        return against_table(rest, results)
-    return OTHERS[name](results) if name in OTHERS else table(runs_of(name, results), *how)
+    makers = {
+        "differences": differences_table,
+        "against": partial(differences_table, baseline=FORMER_DEFAULT.get(rest.partition(":")[0], FORMER_DEFAULT_ELSE)),
+    }
+    maker = makers.get(kind, partial(table, **how))
+    return maker(main_part(where(rows_of(rest if kind in makers else name, results), reading=reading), part))
 
 
-def written(text: str, results: Path = HERE / "results") -> str:
+def written(text: str, results: Path = RESULTS) -> str:
     """The page with its tables made anew."""
     return MARKED.sub(lambda m: f"{m[1]}{content(m[2], results)}\n{m[3]}", text)
 
@@ -217,11 +281,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--show", help="print this table only")
     parser.add_argument("--baseline", default="plain")
-    parser.add_argument("--part", default="", help="test part; not set: the first")
-    parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--metric", default="accuracy", choices=list(NAMES))
+    parser.add_argument("--by", nargs="+", default=["set"], help="columns of the csv that make a line")
+    parser.add_argument("--part", default="", help="test part; not set: test, or development")
+    parser.add_argument("--reading", default="", help="of planted cues: aligned, absent, shuffled or flipped")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     args = parser.parse_args()
     if args.show:
-        print(content(args.show, args.results, args.baseline, args.part))
+        how = {"baseline": args.baseline, "metric": args.metric, "by": args.by}
+        print(content(args.show, args.results, args.part, args.reading, **how))
         return
     for page in pages():
         text = written(page.read_text(), args.results)

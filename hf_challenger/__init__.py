@@ -12,9 +12,8 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .attribution import LRP
-    from .challenger import ChallengedBatch, Challenger
+    from .challenge import ChallengedBatch, ChallengeOptions, Challenger, Cue
     from .config import ChallengerConfig
-    from .options import ChallengeOptions
     from .picture_callback import PictureCallback
     from .trainer import ChallengerTrainer
 
@@ -27,6 +26,7 @@ __all__ = [
     "ChallengerError",
     "ChallengerTrainer",
     "ChallengerWarning",
+    "Cue",
     "NoEffectWarning",
     "PictureCallback",
     "__version__",
@@ -34,11 +34,12 @@ __all__ = [
 
 MODULE_OF = {
     "LRP": "attribution",
-    "ChallengeOptions": "options",
-    "ChallengedBatch": "challenger",
-    "Challenger": "challenger",
+    "ChallengeOptions": "challenge",
+    "ChallengedBatch": "challenge",
+    "Challenger": "challenge",
     "ChallengerConfig": "config",
     "ChallengerTrainer": "trainer",
+    "Cue": "challenge",
     "PictureCallback": "picture_callback",
 }
 

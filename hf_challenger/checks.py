@@ -2,18 +2,40 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from transformers import TrainingArguments
 
-from .errors import ChallengerError
+from .errors import ChallengerError, NotChallengeable
 from .inputs.series import OBSERVED_KEYS
 from .losses import check_labels, problem_type_of
 
 Found = TypeVar("Found")
+
+
+def check_arguments(model: Any = None, args: Any = None, *rest: Any, **kwargs: Any) -> None:
+    """Raise :class:`ChallengerError` for arguments of a Trainer that are wrong, before it starts to build things."""
+    train_dataset = kwargs.get("train_dataset", rest[1] if len(rest) > 1 else None)
+    if isinstance(train_dataset, dict):
+        raise ChallengerError(
+            f"train_dataset is a {type(train_dataset).__name__} with the splits {', '.join(map(repr, train_dataset))}; one"
+            " split is expected. Did you mean train_dataset=dataset['train']?"
+        )
+    if isinstance(args, TrainingArguments) and args.should_save and args.output_dir is not None:
+        try:
+            os.makedirs(args.output_dir, exist_ok=True)
+            with tempfile.TemporaryFile(dir=args.output_dir):
+                pass
+        except OSError as error:
+            raise ChallengerError(
+                f"output_dir={args.output_dir!r} cannot be written ({error}). Choose a folder that can be."
+            ) from error
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -45,30 +67,30 @@ def on_all_processes(
 
 
 def refuse_unsupported(model: nn.Module, gpus_of_this_process: int = 1) -> None:
-    """Raise :class:`ChallengerError` for ways of training that the challenge cannot, or was never seen to, go with.
+    """Raise :class:`NotChallengeable` for ways of training that the challenge cannot, or was never seen to, go with.
 
     Args:
         model: with its wrappers, as the training loop calls it.
         gpus_of_this_process: more than one means torch.nn.DataParallel.
     """
     if gpus_of_this_process > 1:
-        raise ChallengerError(
+        raise NotChallengeable(
             f"This process drives {gpus_of_this_process} GPUs through torch.nn.DataParallel, which the challenge does not"
             f" support. Start one process per GPU (torchrun --nproc_per_node {gpus_of_this_process} script.py), or show this"
             " one a single GPU (CUDA_VISIBLE_DEVICES=0)."
         )
     if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
-        raise ChallengerError(
+        raise NotChallengeable(
             "The model is wrapped by FSDP1 (FullyShardedDataParallel), inside which relevance cannot be computed. Use FSDP2"
             " (fsdp_version: 2 in the accelerate configuration, or fully_shard), or DDP if the model fits on one device."
         )
     if any(hasattr(parameter, "ds_id") for parameter in model.parameters()):
-        raise ChallengerError(
+        raise NotChallengeable(
             "The parameters are partitioned by DeepSpeed ZeRO-3, inside which relevance cannot be computed. Use ZeRO stage 2,"
             " FSDP2, or DDP if the model fits on one device."
         )
     if any(getattr(module, "is_quantized", False) is True for module in model.modules()):
-        raise ChallengerError(
+        raise NotChallengeable(
             "The model's weights are quantized; the operations of quantized layers have no relevance rule yet. Load the model"
             " without quantization_config (dtype='bfloat16' halves its memory; PEFT adapters on it are supported), or train"
             " with challenge_share=0, which is plain Trainer."
@@ -88,7 +110,7 @@ def check_inputs(inputs: Mapping[str, Any], model: nn.Module) -> None:
     if not isinstance(ids, Tensor) or ids.is_floating_point():
         return
     if ids.dim() != 2:
-        raise ChallengerError(
+        raise NotChallengeable(
             f"'input_ids' has shape {tuple(ids.shape)}; (rows, length) is expected. Multiple choice and other tasks with"
             " several texts a row are not supported: train them with Trainer, or one text (or text pair) a row."
         )
@@ -121,21 +143,19 @@ def _not_finite(name: str, value: Tensor, inputs: Mapping[str, Any]) -> str:
     return f"{found}. Clean or impute the data before training."
 
 
-def refuse_bad_loss(loss: Tensor, losses: Tensor, logits: Tensor, model: nn.Module, step: int) -> None:
+def refuse_bad_loss(loss: Tensor, model: nn.Module, step: int) -> None:
     """Raise :class:`ChallengerError` at a NaN or infinite loss, before it reaches the weights. Waits for the device."""
     if loss.isfinite():
         return
-    rows = (~losses.isfinite()).nonzero().flatten().tolist()
     spoiled = next((name for name, parameter in model.named_parameters() if not parameter.isfinite().all()), None)
-    if spoiled is not None:
-        cause = f"the model's weights already hold NaN or infinity (first in {spoiled})"
-    elif not logits.isfinite().all():
-        cause = "the model's logits overflowed there, with finite weights and inputs"
-    else:
-        cause = "the logits are finite, so the loss itself overflowed"
+    cause = (
+        "the loss or the model's logits overflowed, with finite weights and inputs"
+        if spoiled is None
+        else f"the model's weights already hold NaN or infinity (first in {spoiled})"
+    )
     raise ChallengerError(
-        f"The loss is {loss.item()} at step {step}, in rows {rows} of the batch: {cause}. The weights were not changed in"
-        " this step. Lower the learning rate, clip gradients (max_grad_norm), train in bf16 or fp32, and resume from the last checkpoint."
+        f"The loss is {loss.item()} at step {step}: {cause}. The weights were not changed in this step. Lower the learning rate,"
+        " clip gradients (max_grad_norm), train in bf16 or fp32, and resume from the last checkpoint."
     )
 
 

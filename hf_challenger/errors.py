@@ -20,3 +20,7 @@ def check_choice(name: str, value: object, known: Iterable[str]) -> None:
     known = list(known)
     if value not in known:
         raise ChallengerError(f"{name}={value!r} is unknown. Choose one of: {', '.join(map(repr, known))}.")
+
+
+class NotChallengeable(ChallengerError):
+    """A model or a task that the challenge does not cover. With default options it is trained as ``Trainer`` trains it."""

@@ -21,7 +21,7 @@ from .attribution.state import attribution_state
 from .errors import ChallengerError, check_choice
 from .heatmap_html import html_page
 from .inputs.tokens import Tokens
-from .outputs import logits_of
+from .logits import logits_of
 from .words import readable
 
 MOMENT = 2.0  # seconds

@@ -30,6 +30,15 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift_right(x, 31)
 
 
+def hashed(*keys: int | Tensor) -> Tensor:
+    """int64 numbers, one per combination of keys: integers or tensors that broadcast against each other."""
+    state = torch.zeros((), dtype=torch.int64)
+    for key in keys:
+        key = torch.as_tensor(key, dtype=torch.int64)
+        state = _mix((state.to(key.device) if state.dim() == 0 else state) ^ (key + _GOLDEN)) + _GOLDEN
+    return _mix(state)
+
+
 def keyed_uniform(*keys: int | Tensor) -> Tensor:
     """Uniform numbers in (0, 1), one per combination of keys.
 
@@ -40,12 +49,8 @@ def keyed_uniform(*keys: int | Tensor) -> Tensor:
     Returns:
         float32 tensor of the broadcast shape. Equal keys give equal numbers on every device and in every batch layout.
     """
-    state = torch.zeros((), dtype=torch.int64)
-    for key in keys:
-        key = torch.as_tensor(key, dtype=torch.int64)
-        state = _mix((state.to(key.device) if state.dim() == 0 else state) ^ (key + _GOLDEN)) + _GOLDEN
     # 23 bits, placed in the middle of their cell: float32 then holds neither 0 nor 1, and -log(-log(u)) stays finite.
-    return (_shift_right(_mix(state), 41).to(torch.float32) + 0.5) / (1 << 23)
+    return (_shift_right(hashed(*keys), 41).to(torch.float32) + 0.5) / (1 << 23)
 
 
 @dataclass(frozen=True)

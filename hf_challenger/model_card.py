@@ -18,10 +18,10 @@ from transformers.modelcard import TASK_MAPPING, TrainingSummary
 from yaml import YAMLError
 
 from .calibration import BINS
+from .challenge import ChallengeOptions, Cue
 from .errors import ChallengerError
-from .inputs import ADAPTERS, BY_INPUT
-from .inputs.names import main_input_of
-from .options import ChallengeOptions
+from .inputs import BY_INPUT
+from .inputs.main_input import main_input_of
 from .version import __version__
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -42,17 +42,12 @@ METRICS = {
 }
 
 UNITS = {"tokens": "tokens", "series": "blocks of time steps", "patches": "patches", "audio": "blocks of samples"}
-TARGETS = {
-    "gold": "the gold class's score",
-    "predicted": "the predicted class's score",
-    "contrastive": "the gold class's score against the best other one",
-    "log_odds": "the gold class's log-odds",
-}
 DRAWN = {
     "sample": "drawn in proportion to their positive relevance",
     "top": "the most relevant ones",
     "random": "drawn at random, whatever their relevance",
 }
+CUES_SHOWN = 10  # in the card's table; cues.json has all
 HIDDEN = {
     "attention": "removed from attention",
     "mask": "replaced by the mask token",
@@ -80,8 +75,10 @@ class Card:
         reliability_diagram: path of a picture, relative to the card.
         heat_maps: caption → path of a picture, relative to the card.
         versions: package → version.
-        temperature: what :func:`~hf_challenger.temperature.apply_temperature` folded into the model; None: nothing.
-        calibrated: whether a temperature from challenged training rows is part of that.
+        temperature: what :func:`~hf_challenger.calibration.apply_temperature` folded into the model; None: nothing.
+        calibrated: whether a temperature that was fitted after training is part of that.
+        cues: what the model was found to lean on.
+        challenged_share: share of the rows that were challenged, as counted in training; None: not counted.
     """
 
     summary: TrainingSummary
@@ -96,6 +93,8 @@ class Card:
     versions: dict[str, str] = field(default_factory=dict)
     temperature: float | None = None
     calibrated: bool = False
+    cues: list[Cue] = field(default_factory=list)
+    challenged_share: float | None = None
 
     def render(self) -> ModelCard:
         """The card, with its metadata."""
@@ -104,9 +103,10 @@ class Card:
             template_path=str(TEMPLATE),
             title=self.summary.model_name,
             origin=self._origin(),
-            challenged=self.options.resolved(ADAPTERS.get(self.units)).challenge_share != 0,
-            how=how_it_was_challenged(self.options, self.units)
-            + (how_it_was_calibrated(self.units, self.options) if self.calibrated else ""),
+            challenged=bool(self.challenged_share),
+            how=how_it_was_challenged(self.options, self.units, self.challenged_share, self.cues)
+            + (how_it_was_calibrated() if self.calibrated else ""),
+            cues_table=cues_table(self.cues),
             options_table=options_table(self.options),
             results_table=results_table(self.results, self.baseline),
             has_baseline=any(self.baseline.values()),
@@ -203,7 +203,9 @@ def write_model_card(trainer: Trainer, told: dict[str, Any]) -> Path:
         **placed(folder, **pictures),
         versions={"hf_challenger": __version__, "python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         temperature=getattr(getattr(trainer.model, "config", None), "calibration_temperature", None),
-        calibrated=getattr(trainer, "_temperature", None) is not None,
+        calibrated=any("calibration_temperature" in log for log in trainer.state.log_history),
+        cues=getattr(trainer, "cues", []),
+        challenged_share=counted_share(trainer),
     )
     folder.mkdir(parents=True, exist_ok=True)
     rendered = card.render()
@@ -222,6 +224,12 @@ def _save(card: ModelCard, path: Path) -> None:
     whole = path.with_name("_README.md")  # names with _ are never uploaded
     card.save(whole)
     os.replace(whole, path)
+
+
+def counted_share(trainer: Trainer) -> float | None:
+    """Share of the training rows that were challenged, over the logged steps; None where none was counted."""
+    logs = [log["challenged_share"] for log in trainer.state.log_history if "challenged_share" in log]
+    return sum(logs) / len(logs) if logs else None
 
 
 def evaluations(trainer: Trainer) -> dict[str, dict[str, float]]:
@@ -317,42 +325,55 @@ def _units_name(model: Any, options: ChallengeOptions) -> str:
 # --- words and tables ---------------------------------------------------------------------------------------------------
 
 
-def how_it_was_challenged(options: ChallengeOptions, adapter: str) -> str:
-    """One sentence."""
-    o, units = options.resolved(ADAPTERS.get(adapter)), UNITS.get(adapter, "units")
-    if o.challenge_share == 0:
-        return "It was not challenged in training: with `challenge_share` 0 that is plain `Trainer`'s."
+def how_it_was_challenged(
+    options: ChallengeOptions, adapter: str, challenged_share: float | None, cues: Sequence[Cue]
+) -> str:
+    """Some sentences, on what was counted and not on what was asked for."""
+    o, units = options, UNITS.get(adapter, "units")
+    if not challenged_share and not (o.challenge_selection == "cues" and challenged_share is not None):
+        return "It was not challenged in training, which was plain `Trainer`'s."
     who = "LRP" if o.challenge_attribution == "lrp" else f"`{o.challenge_attribution}`"
-    rules = f" (rules: `{_shown(o.challenge_composite)}`)" if o.challenge_attribution == "lrp" else ""
+    rules = f" with the rules `{_shown(o.challenge_composite)}`" if o.challenge_attribution == "lrp" else ""
     perturbation = o.challenge_perturbation
     if perturbation == "auto":
         perturbation = "attention" if units == "tokens" else "mean"
     hidden = HIDDEN.get(perturbation, f"hidden by `{perturbation}`")
-    copies = "took the place of the clean ones" if o.challenge_mix == "replace" else "joined the clean ones"
-    # The labels are not at hand here, and a config need not say what kind they are.
-    softening = ", their targets softened by the share of relevance that was hidden (if a row has one class)"
-    softer = softening if o.challenge_softening else ""
-    target = TARGETS.get(o.challenge_target, f"the target `{o.challenge_target}`")
-    drawn = DRAWN.get(o.challenge_selection, f"chosen by `{o.challenge_selection}`")
-    sure = (
-        f", if the model gave their class at least {o.challenge_threshold:g} (rows of one class),"
-        if o.challenge_threshold
-        else ""
+    named = ""
+    if o.challenge_hide:
+        named = f" Known leaks were hidden or exchanged in every row: {', '.join(map(repr, o.challenge_hide))}."
+    if o.challenge_selection != "cues":
+        drawn = DRAWN.get(o.challenge_selection, f"chosen by `{o.challenge_selection}`")
+        return (
+            f"In training {challenged_share:.0%} of the rows were challenged: some of their {units}, {drawn} ({who}{rules}), were"
+            f" {hidden}.{named}"
+        )
+    what = (
+        f"A cue is what holds over {o.challenge_threshold:.0%} of the relevance ({who}{rules}) of the rows that hold it, and"
+        " recurs in a class."
     )
+    if not cues:
+        return f"{what} None was found, so that training was plain `Trainer`'s.{named}"
     return (
-        f"In each training step about {o.challenge_share:.0%} of the rows{sure} were challenged: the relevance of their {units} for"
-        f" {target} was computed by {who}{rules}, {o.challenge_rate:.0%} of a row's {units},"
-        f" {drawn}, were {hidden}, and the challenged rows {copies} in the batch{softer}."
+        f"{what} The model leaned on the cues below; in {o.challenge_share:.0%} of the rows that held one it was {hidden}."
+        f" In all, something was hidden in {challenged_share:.1%} of the rows.{named}"
     )
 
 
-def how_it_was_calibrated(adapter: str, options: ChallengeOptions) -> str:
-    """One sentence more, if a temperature that was fitted on challenged rows is in the model."""
-    drawn = "drawn at random" if options.challenge_attribution == "none" else "drawn in proportion to their relevance"
+def cues_table(cues: Sequence[Cue]) -> str:
+    """A markdown row a cue, the strongest first; empty where there is none."""
+    rows = [
+        (f"`{cue.text}`", cue.class_name, f"{cue.coverage:.0%}", f"{cue.strength:.2f}", str(cue.hidden_rows))
+        for cue in cues[:CUES_SHOWN]
+    ]
+    return _table(("cue", "class", "rows of the class", "strength", "times hidden"), rows) if rows else ""
+
+
+def how_it_was_calibrated() -> str:
+    """One sentence more, if the trainer's temperature is in the model."""
     return (
-        f" After training, {UNITS.get(adapter, 'units')} of training rows were hidden, {drawn}, until it"
-        " was right about as few of them as was expected of it on new rows, by a probe of its untrained features; the temperature that fits its scores for"
-        " what was left (where it is below 1, a root of it) was folded into its last layer. No held-out labels were used."
+        " After training, the scores were divided by a temperature, at which the mean confidence on training rows equals the"
+        " accuracy to expect on new rows. A linear probe of the untrained features gave that accuracy. No held-out labels were"
+        " used."
     )
 
 

@@ -15,10 +15,10 @@ from datasets import Dataset
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import TensorBoardCallback, TrackioCallback, WandbCallback, rewrite_logs
 
-from .challenger import Challenger
+from .calibration.evaluation import CalibrationMetrics
+from .challenge import ChallengeOptions, Challenger
 from .checks import is_sharded
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning
-from .metrics import CalibrationMetrics
 
 if TYPE_CHECKING:
     from .trainer import ChallengerTrainer
@@ -90,25 +90,25 @@ class PictureCallback(TrainerCallback):
     def _before_and_after(self) -> Any:
         trainer = self.trainer
         model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
-        options = trainer._resolved(model)
-        if (
-            not self.rows
-            or not (options.challenge_share or options.challenge_temperature)
-            or not hasattr(trainer.train_dataset, "__getitem__")
-        ):
+        options, known = ChallengeOptions.of(trainer.args), trainer._challenger
+        by_cues = options.challenge_selection == "cues"
+        if not self.rows or not options.challenge_share or not hasattr(trainer.train_dataset, "__getitem__"):
             return None
+        if by_cues and (known is None or not known.memory.found):
+            return None  # nothing is hidden so far
         if is_sharded(model):  # relevance would need all processes
             return None
         from .visualize import before_and_after
 
-        everything = replace(options, challenge_share=1.0, challenge_weight=None)
+        everything = replace(options, challenge_share=1.0)
         with _random_numbers_as_they_were():
             if self._batch is None:
                 self._batch = self._first_rows()
             inputs = trainer._prepare_inputs(dict(self._batch))
             labels = inputs.pop(trainer._label_name(inputs))
             tokenizer = trainer._processing_class()
-            challenger = Challenger(model, everything, tokenizer, trainer.args.seed)
+            memory = known.memory.copy() if by_cues and known is not None else None
+            challenger = Challenger(model, everything, tokenizer, trainer.args.seed, memory=memory)
             return before_and_after(challenger, inputs, labels, tokenizer, trainer.state.global_step, self.rows)
 
     def _first_rows(self) -> Any:

@@ -34,7 +34,7 @@ def predict(model: Any, tokenizer: Any, texts: Sequence[str], pairs: Sequence[st
 
     from .attribution.state import attribution_state
     from .explain import longest_input
-    from .outputs import logits_of
+    from .logits import logits_of
 
     problem = getattr(model.config, "problem_type", None)
     if model.config.num_labels < 2 or problem in ("regression", "multi_label_classification"):

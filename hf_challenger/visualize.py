@@ -16,7 +16,7 @@ from torch import Tensor
 from .attribution.methods import METHODS
 from .attribution.targets import named_target
 from .calibration import BINS, expected_calibration_error, reliability_bins
-from .challenger import Challenger
+from .challenge import Challenger
 from .errors import ChallengerError
 from .inputs.blocks import Blocks
 from .words import pieces
@@ -307,15 +307,15 @@ def before_and_after(
     """
     units, options = challenger.units, challenger.options
     mixed = challenger.challenge(inputs, labels, step)
-    index = mixed.challenged.nonzero().flatten()[:rows]  # among the mixed rows; with "append" they follow the clean ones
+    index = mixed.challenged.nonzero().flatten()[:rows]
     if not len(index):
         raise ChallengerError(
-            f"None of the {len(labels)} rows is challenged at step {step} (challenge_share={options.challenge_share}). Take another"
-            " step, more rows, or challenge_share=1."
+            f"None of the {len(labels)} rows is challenged at step {step} (challenge_share={options.challenge_share}): no cue is"
+            " known yet, or no row holds one. Take another step, more rows, or challenge_share=1."
         )
     method = METHODS[options.challenge_attribution]
     batch = {k: v for k, v in inputs.items() if k != "labels"}
-    target = named_target(options.challenge_target, labels)
+    target = named_target("gold", labels)
     relevance = method(challenger.model, batch, target, options.challenge_composite)
     if isinstance(units, Blocks):
         return _before_and_after_blocks(units, batch, mixed, relevance, index)
@@ -325,26 +325,33 @@ def before_and_after(
     texts: list[_Text] = []
     names = getattr(getattr(challenger.model, "config", None), "id2label", {})
     shown = units.maskable(batch)
-    for row, parent in zip(index.tolist(), mixed.parents[index].tolist(), strict=True):
-        kept = shown[parent].nonzero().flatten().tolist()
-        words, goes_on = pieces(tokenizer, batch[units.key][parent, kept].tolist())
-        values, hidden = per_token[parent, kept].tolist(), mixed.drop_mask[row, kept].tolist()
-        label = labels[parent]
+    removed = _hidden_share(per_token, shown, mixed.drop_mask)
+    for row in index.tolist():
+        kept = shown[row].nonzero().flatten().tolist()
+        words, goes_on = pieces(tokenizer, batch[units.key][row, kept].tolist())
+        values, hidden = per_token[row, kept].tolist(), mixed.drop_mask[row, kept].tolist()
+        label = labels[row]
         name = label.tolist() if label.is_floating_point() else names.get(int(label), int(label))
         texts.append(_Text(words, values, f"label {name}: relevance", goes_on=goes_on))
-        removed, gives_up = float(mixed.removed[row]), float(mixed.gives_up[row])
-        heading = f"challenged: {removed:.0%} of the positive relevance hidden; the target gives up {gives_up:.0%}"
+        heading = f"challenged: {float(removed[row]):.0%} of the positive relevance hidden"
         texts.append(_Text(words, [0.0] * len(words), heading, hidden, goes_on))
     return _draw_texts(texts)
 
 
+def _hidden_share(relevance: Tensor, maskable: Tensor, drop_mask: Tensor) -> Tensor:
+    """``(rows,)``: share of each row's positive relevance that is hidden; 0 where none is positive."""
+    positive = (relevance.float().clamp(min=0) * maskable).flatten(1)
+    return (positive * drop_mask).sum(1) / positive.sum(1).clamp(min=torch.finfo(torch.float32).tiny)
+
+
 def _before_and_after_blocks(units: Blocks, batch: Mapping[str, Any], mixed: Any, relevance: Tensor, index: Tensor) -> Any:
     before, after = batch[units.key], mixed.inputs[units.key]
+    removed = _hidden_share(units.per_unit(relevance), units.maskable(batch), mixed.drop_mask)
     is_image = len(units.axes(before)) == 2
     figure = _figure(WIDTH, 0.3 + (2.4 if is_image else 1.7) * len(index))
     panels = figure.subplots(len(index), 3, squeeze=False)
     for (first, second, third), i in zip(panels, index, strict=True):
-        row = int(mixed.parents[i])
+        row = int(i)
         values = relevance[row].detach().cpu().float()
         if is_image:
             values = values.sum(0) if values.dim() == 3 else values
@@ -361,7 +368,7 @@ def _before_and_after_blocks(units: Blocks, batch: Mapping[str, Any], mixed: Any
             third.sharey(first)
         for axes in (first, second, third):
             axes.set(xticks=[], yticks=[])
-        third.set_xlabel(f"{float(mixed.removed[i]):.0%} of positive relevance hidden", fontsize=8)
+        third.set_xlabel(f"{float(removed[row]):.0%} of positive relevance hidden", fontsize=8)
     for axes, name in zip(panels[0], ("before", "relevance", "challenged"), strict=True):
         axes.set_title(name, fontsize=10)
     return figure

@@ -44,7 +44,7 @@ def config(tmp_path: Path) -> Callable[..., ChallengerConfig]:
         }
         if issubclass(cls, ChallengerConfig):
             # Tiny models that train for two steps are never sure of anything; texts are challenged only where that is asked for.
-            defaults |= {"challenge_threshold": 0.0, "challenge_share": 0.5, "challenge_temperature": False}
+            defaults |= {"challenge_threshold": 0.0, "challenge_share": 0.5, "calibrate": False}
         return cls(**{**defaults, **options})
 
     return make

@@ -16,7 +16,7 @@ PAGE = HERE.parent / "docs" / "support.md"
 
 TRAINER, SAVERS, TRAJECTORIES = "test_trainer.py", "test_trainer_savers.py", "invariant/test_trajectories.py"
 TWO, FSDP2 = "distributed/test_two_processes.py", "distributed/test_fsdp2.py"
-CALIBRATED = "test_challenged_temperature.py"
+CALIBRATED = "calibration/test_callback.py"
 FAULTS, BATCHES = "faults/test_faults.py", "faults/test_random_batches.py"
 
 

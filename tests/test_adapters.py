@@ -90,12 +90,9 @@ def test_each_kind_of_input_has_its_defaults_and_options_come_first(monkeypatch,
 
 
 @pytest.mark.parametrize(("units", "share"), [(Patches, 0.5), (Series, 0.0), (Audio, 0.0), (Tokens, 0.0), (Columns, 0.5)])
-def test_all_are_calibrated_and_images_challenged_in_training_too_unless_a_share_is_asked_for(units, share):
-    usual = ChallengeOptions().resolved(units)
-    assert (usual.challenge_share, usual.challenge_temperature) == (share, True)
-    told = ChallengeOptions(challenge_share=0.25).resolved(units)
-    assert (told.challenge_share, told.challenge_temperature) == (0.25, False)
-    assert ChallengeOptions(challenge_share=0.25, challenge_temperature=True).resolved(units).challenge_temperature
+def test_images_are_challenged_by_default_and_all_else_where_a_share_is_asked_for(units, share):
+    assert ChallengeOptions().resolved(units).challenge_share == share
+    assert ChallengeOptions(challenge_share=0.25).resolved(units).challenge_share == 0.25
 
 
 def test_an_adapter_of_ones_own_serves_a_plain_module_that_returns_a_dict():

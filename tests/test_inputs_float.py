@@ -16,7 +16,7 @@ from transformers import (
 
 from hf_challenger import ChallengeOptions, Challenger, ChallengerError
 from hf_challenger.inputs import Audio, Patches, Series, units_for
-from hf_challenger.outputs import logits_of
+from hf_challenger.logits import logits_of
 
 
 class Model(nn.Module):

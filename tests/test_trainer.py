@@ -35,7 +35,7 @@ def test_swap_with_plain_training_arguments_takes_the_defaults_of_the_input(trai
     assert len(logged(run, "loss")) == 3
     assert isinstance(run.options, ChallengeOptions)
     assert not logged(run, "challenged_share")  # texts are not challenged in training,
-    assert output.metrics["challenge_temperature"] > 0  # but after it
+    assert output.metrics["calibration_temperature"] > 0  # but after it
 
 
 def test_logged_losses_are_the_mean_of_clean_and_challenged_rows(trainer: Make) -> None:

@@ -17,12 +17,12 @@ import os
 import random
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hf_challenger.command_line import check_model_folder, check_output_dir, packaged_encoder, parse_flags, training_config
-from hf_challenger.comparison import comparison_table, describe_cues
+from hf_challenger.comparison import comparison_table
 from hf_challenger.data import tables
 from hf_challenger.errors import ChallengerError
 
@@ -127,8 +127,6 @@ def main() -> None:
         print(f"   Test texts, without tags: accuracy {result['absent_accuracy']:.3f}.")
         if method == "plain":
             explain_one(trainer, splits["own"])
-        else:
-            print(describe_cues(getattr(trainer, "cues", None)))
 
     table = comparison_table(results, COLUMNS)
     print(f"\n{table}\n\nThe same without a leak: --leak_share 0. Models and results: {args.output_dir}{os.sep}")
@@ -185,7 +183,8 @@ def run(
     from transformers.utils.logging import set_verbosity_error
 
     from hf_challenger import ChallengerTrainer
-    from hf_challenger.metrics import calibration
+    from hf_challenger.calibration import compute_metrics
+    from hf_challenger.challenge.cues import as_rows
 
     set_verbosity_error()  # else each run tells that the new head has no trained weights
     set_seed(config.seed)
@@ -199,13 +198,13 @@ def run(
         for split, part in splits.items()
     }
     parts = {"model": model, "args": config, "train_dataset": data["train"], "processing_class": tokenizer}
-    trainer = Trainer(**parts, compute_metrics=calibration) if method == "plain" else ChallengerTrainer(**parts)
+    trainer = Trainer(**parts, compute_metrics=compute_metrics) if method == "plain" else ChallengerTrainer(**parts)
     began = time.perf_counter()
     trainer.train()
     result: dict[str, Any] = {"method": method, "seed": config.seed, "seconds": time.perf_counter() - began}
     for split in ("validation", "absent", "own", "wrong"):
         result |= trainer.predict(data[split], metric_key_prefix=split).metrics  # evaluate() would print them all
-    result["cues"] = [asdict(cue) for cue in getattr(trainer, "cues", None) or ()]
+    result["cues"] = as_rows(getattr(trainer, "cues", []))
     trainer.save_model()
     Path(config.output_dir, f"{method}_results.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return result, trainer

@@ -5,14 +5,16 @@ weights, R_i = Σ_j x_i · ∂z'_j/∂x_i / (z'_j + s·sign z'_j) · R_j, where 
 R_j = z_j · grad_j that is the gradient through z'(x), weighted by z / (z' + s·sign z'). The weights are exchanged by the
 rule's own code, on a copy, so that rules of your own (``PropagationRule`` with ``_manipulate_weights``) hold as well.
 
-Two things are better than in captum: ``module.rule`` stays set after the attribution, and a module may be used twice.
+Unlike in captum, ``module.rule`` stays set after the attribution, and a module may be used twice. A module with several inputs
+hands relevance to each by its contribution, and one that writes into its input (``nn.ReLU(inplace=True)``) may have a rule too.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,25 +22,58 @@ from captum.attr._utils.lrp_rules import IdentityRule, PropagationRule
 from torch import Tensor, nn
 
 from ..errors import ChallengerError
-from .rules import _away_from_zero, _Slope, is_data
+from .rules import is_data, stable_ratio, with_slope
 
 
-def propagate(module: nn.Module, rule: PropagationRule, x: Tensor, y: Tensor) -> Tensor:
-    """``y``, the output of ``module`` for ``x``, with the backward pass of ``rule``."""
-    value, y = x.detach(), y.detach()
+def propagate(
+    module: nn.Module, rule: PropagationRule, args: tuple[Any, ...], kwargs: Mapping[str, Any], output: Tensor
+) -> Tensor:
+    """The output of ``module`` with the backward pass of ``rule`` to every data tensor among its inputs.
+
+    Args:
+        module: called as ``module(*args, **kwargs)``; several inputs share relevance as their contributions do.
+        rule: one of captum's rules, or one of your own.
+        args, kwargs: its inputs, with their graphs.
+        output: what it returned.
+
+    Raises:
+        ChallengerError: for an IdentityRule where input and output have different shapes, or with several inputs.
+    """
+    y = output.detach()
     if isinstance(rule, IdentityRule):  # R_i = R_i, hence ∂y/∂x := y/x; a unit of value 0 has no relevance in this form
-        if x.shape != y.shape:
-            raise ChallengerError(
-                f"IdentityRule passes relevance on unchanged, so that input and output of {type(module).__name__} must have"
-                f" one shape; they are {tuple(x.shape)} and {tuple(y.shape)}. Use EpsilonRule there."
-            )
-        zero = value == 0
-        return _Slope.apply(x, y, (y / value.masked_fill(zero, 1)).masked_fill(zero, 0))
+        x = _only_input(module, (*args, *kwargs.values()), y)
+        value = x.detach()
+        return with_slope(x, y, stable_ratio(y, value, 0).masked_fill(value == 0, 0))
     changed = _copy(module)
-    rule._manipulate_weights(changed, (value,), y)
-    z = changed.forward(x)
-    stable = _away_from_zero(z.detach(), rule.STABILITY_FACTOR)
-    return _Slope.apply(z, y, torch.where(stable == 0, 0, y / stable.masked_fill(stable == 0, 1)))
+    rule._manipulate_weights(changed, tuple(_each(torch.Tensor.detach, args)), y)
+    z = changed.forward(*_each(torch.Tensor.clone, args), **_each(torch.Tensor.clone, kwargs))  # it may write into them
+    return with_slope(z, y, stable_ratio(y, z.detach(), rule.STABILITY_FACTOR))
+
+
+def _each(function: Callable[[Tensor], Tensor], values: Any) -> Any:
+    """The inputs of a module with ``function`` applied to each tensor, also inside of lists and tuples."""
+    if isinstance(values, Tensor):
+        return function(values)
+    if type(values) is dict:
+        return {key: _each(function, value) for key, value in values.items()}
+    return type(values)(_each(function, value) for value in values) if type(values) in (list, tuple) else values
+
+
+def _only_input(module: nn.Module, inputs: tuple[Any, ...], y: Tensor) -> Tensor:
+    """The one data tensor that an IdentityRule hands relevance to."""
+    data = [x for x in inputs if is_data(x)]
+    name = type(module).__name__
+    if len(data) != 1:
+        raise ChallengerError(
+            f"IdentityRule passes relevance on unchanged to a single input, but {name} has {len(data)} that carry relevance."
+            " Use EpsilonRule there."
+        )
+    if data[0].shape != y.shape:
+        raise ChallengerError(
+            f"IdentityRule passes relevance on unchanged, so that input and output of {name} must have one shape; they are"
+            f" {tuple(data[0].shape)} and {tuple(y.shape)}. Use EpsilonRule there."
+        )
+    return data[0]
 
 
 def _copy(module: nn.Module) -> nn.Module:
@@ -49,6 +84,41 @@ def _copy(module: nn.Module) -> nn.Module:
         for name, p in module._parameters.items()
     }
     return twin
+
+
+@dataclass
+class _Call:
+    """One call of a module with a rule.
+
+    Attributes:
+        args, kwargs: its inputs, with their graphs.
+        copies: what the module got in their place.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    copies: tuple[Any, Any]
+
+    def input_behind(self, output: Tensor) -> Tensor | None:
+        """The input that the module wrote its output into (``nn.ReLU(inplace=True)``), None for the usual module."""
+        for x, copied in zip(_tensors((self.args, self.kwargs)), _tensors(self.copies), strict=True):
+            if copied.data_ptr() == output.data_ptr() and copied.shape == output.shape and copied._version > 0:
+                return x
+        return None
+
+
+def _copy_without_graph(x: Tensor) -> Tensor:
+    """Ids stay as they are: the interception knows them by their place in memory."""
+    return x.detach().clone() if x.is_floating_point() else x
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    """The tensors among the inputs of a module, in order."""
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, (Mapping, list, tuple)):
+        for value in values.values() if isinstance(values, Mapping) else values:
+            yield from _tensors(value)
 
 
 @contextmanager
@@ -74,23 +144,35 @@ def module_rules(model: nn.Module) -> Iterator[None]:
                 " on each of those."
             )
         ruled.append(module)
-    inputs: dict[nn.Module, Tensor] = {}
+    calls: list[_Call] = []  # the innermost last
 
-    def without_graph(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        inputs[module] = args[0]
-        return (args[0].detach(), *args[1:])
+    def without_graph(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        with torch._C.DisableTorchFunction():  # neither these operations nor the rule's own are the model's
+            copies = _each(_copy_without_graph, args), _each(_copy_without_graph, kwargs)
+        calls.append(_Call(args, kwargs, copies))
+        return copies
 
-    def by_rule(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        x = inputs.pop(module)
-        if not is_data(x):
+    def by_rule(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+        call = calls.pop()
+        if not any(map(is_data, _tensors((call.args, call.kwargs)))):
             return output
-        with torch._C.DisableTorchFunction():  # the rule's own operations are not the model's
-            return propagate(module, module.rule, x, output)
+        if not isinstance(output, Tensor):
+            raise ChallengerError(
+                f"{type(module).__name__} has a rule, but it returned a {type(output).__name__}; captum's rules are for modules that"
+                " return one tensor. Remove its rule: its operations have rules of their own."
+            )
+        with torch._C.DisableTorchFunction():
+            written = call.input_behind(output)
+            result = propagate(module, module.rule, call.args, call.kwargs, output)
+            return result if written is None else written.copy_(result)
 
     handles = []
     try:
         for module in ruled:
-            handles += [module.register_forward_pre_hook(without_graph), module.register_forward_hook(by_rule)]
+            handles += [
+                module.register_forward_pre_hook(without_graph, with_kwargs=True),
+                module.register_forward_hook(by_rule, with_kwargs=True),
+            ]
         yield
     finally:
         for handle in handles:

@@ -13,7 +13,7 @@ A rule for an operation of your own takes three lines::
     LRP(model, composite=mine)
 
 The rules themselves, their equations and sources are in the modules ``rules``, ``attention``, ``norms``, ``recurrent`` and
-``modules``; docs/rules.md is an overview.
+``composed_modules``; docs/rules.md is an overview.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .composites import Composite, forms_of
+from .rule_coverage import PLAIN, check_graph, check_operation
 from .rules import Rule
-from .unknown import PLAIN, check_graph, check_operation
 
 # Ids computed from the batch's ids by these still stand for the same tokens: CANINE looks up hashes of them.
 HASHING = frozenset(
@@ -106,7 +106,7 @@ class Interception(TorchFunctionMode):
         return output
 
     def check_graph(self, score: Tensor, model: nn.Module) -> None:
-        """Report, or if strict refuse, what this pass could not see: see :mod:`~.unknown`."""
+        """Report, or if strict refuse, what this pass could not see: see :mod:`~.rule_coverage`."""
         if self.rules:
             check_graph(score, model, self.rules, self.strict)
 

@@ -32,7 +32,7 @@ class LayerLRP(LRP):
         self, model: nn.Module, layer: nn.Module | str, composite: str | Composite = "attnlrp", strict: bool = False
     ) -> None:
         super().__init__(model, composite, strict)
-        modules = dict(model.named_modules())
+        modules = dict(self.model.named_modules())
         name = layer if isinstance(layer, str) else next((n for n, m in modules.items() if m is layer), None)
         if name is None:
             raise ChallengerError(f"The layer, a {type(layer).__name__}, is not a module of this {type(model).__name__}.")
@@ -52,26 +52,31 @@ class LayerLRP(LRP):
         additional_forward_args: Any = None,
         return_convergence_delta: bool = False,
         attribute_to_layer_input: bool = False,
+        *,
+        main_input: str | None = None,
     ) -> Any:
         """Relevance of the layer's first output tensor (or first input tensor), in its shape.
 
         Args:
-            inputs, target, additional_forward_args, return_convergence_delta: as in :meth:`.lrp.LRP.attribute`.
+            inputs, target, additional_forward_args, return_convergence_delta, main_input: as in :meth:`.lrp.LRP.attribute`.
             attribute_to_layer_input: read at what goes into the layer, not at what comes out.
 
         Returns:
             A tensor; for a layer that is called several times a tuple of them, in the order of the calls.
+
+        Raises:
+            ChallengerError: as in :meth:`.lrp.LRP.attribute`, and where nothing that depends on the inputs reaches the layer.
         """
         self._of_input, self._seen = attribute_to_layer_input, []
         try:
-            relevances, score = self._propagate(inputs, target, additional_forward_args)
+            relevances, score = self._propagate(inputs, target, additional_forward_args, main_input)
         finally:
             self._seen = []
         result: Any = relevances[0] if len(relevances) == 1 else relevances
         return (result, self.compute_convergence_delta(relevances, score)) if return_convergence_delta else result
 
     @contextmanager
-    def _recording(self) -> Iterator[None]:
+    def _recording_hooks(self) -> Iterator[None]:
         def keep(x: Any) -> Any:
             if isinstance(x, (tuple, list)) and x:
                 return type(x)((keep(x[0]), *x[1:]))
@@ -99,7 +104,7 @@ class LayerLRP(LRP):
 
     _at_inputs = False
 
-    def _read(self, score: Tensor, found: list[Leaf]) -> list[Tensor]:
+    def _read_relevance(self, score: Tensor, leaves: list[Leaf]) -> list[Tensor]:
         if not self._seen:
             raise ChallengerError(
                 f"The forward pass never gave {self.layer_name or type(self.layer).__name__} a tensor that depends on the"

@@ -29,25 +29,33 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ChallengerError
+from ..inputs.main_input import main_input_in
 from ..keyed_random import keyed_uniform
 from .composites import Composite
-from .lrp import LRP, main_input
+from .lrp import LRP
 from .rollout import attention_rollout
-from .scored import Scored
+from .score_model import ScoreModel
 from .state import attribution_state
 from .targets import Target
 
-# (model, batch, target, composite) -> relevance, in the shape that LRP.attribute returns (hidden may be 1)
-Method = Callable[[nn.Module, Mapping[str, Any], Target, "str | Composite"], Tensor]
+# (model, batch, target, composite, main_input=key) -> relevance, in the shape that LRP.attribute returns (hidden may be 1).
+# main_input names the key of the batch that is attributed; without it the model's main input is.
+Method = Callable[..., Tensor]
 Composites = str | Composite
 
 
 def lrp(
-    model: nn.Module, batch: Mapping[str, Any], target: Target, composite: Composites = "attnlrp", *, strict: bool = False
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    target: Target,
+    composite: Composites = "attnlrp",
+    *,
+    strict: bool = False,
+    main_input: str | None = None,
 ) -> Tensor:
     """:class:`~.lrp.LRP` as a method. For training that refuses what no rule covers:
     ``METHODS["strict_lrp"] = partial(lrp, strict=True)`` and ``challenge_attribution="strict_lrp"``."""
-    return LRP(model, composite, strict).attribute(batch, target=target)
+    return LRP(model, composite, strict).attribute(batch, target=target, main_input=main_input)
 
 
 def _with_captum(
@@ -56,16 +64,18 @@ def _with_captum(
     batch: Mapping[str, Any],
     target: Target,
     composite: Composites,
+    *,
+    main_input: str | None = None,
     **options: Any,
 ) -> Tensor:
     """One of captum's attributors on the scores of a batch."""
     with attribution_state(model), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Setting forward, backward hooks")  # DeepLift's; it removes them itself
-        scored = Scored(model, batch, target)
-        values = scored.values.requires_grad_()
+        scores = ScoreModel(model, batch, target, main_input)
+        values = scores.values.requires_grad_()
         if "internal_batch_size" in options:
             options["internal_batch_size"] = len(values)
-        return attributor(scored).attribute(values, **options).detach()
+        return attributor(scores).attribute(values, **options).detach()
 
 
 def integrated_gradients(
@@ -76,6 +86,7 @@ def integrated_gradients(
     *,
     n_steps: int = 50,
     baseline: str = "zero",
+    main_input: str | None = None,
 ) -> Tensor:
     """captum's IntegratedGradients (Sundararajan et al. 2017), ``n_steps`` passes of the batch's own size.
 
@@ -89,7 +100,7 @@ def integrated_gradients(
     start: Any = 0.0
     if baseline == "pad":
         with attribution_state(model):
-            start = _pad_embedding(model, Scored(model, batch, target))
+            start = _pad_embedding(model, ScoreModel(model, batch, target, main_input))
     return _with_captum(
         captum.attr.IntegratedGradients,
         model,
@@ -99,26 +110,34 @@ def integrated_gradients(
         baselines=start,
         n_steps=n_steps,
         internal_batch_size=0,
+        main_input=main_input,
     )
 
 
-def _pad_embedding(model: nn.Module, scored: Scored) -> Tensor:
+def _pad_embedding(model: nn.Module, scores: ScoreModel) -> Tensor:
     pad = getattr(getattr(model, "config", None), "pad_token_id", None)
-    if scored.table is None or pad is None:
+    if scores.table is None or pad is None:
         raise ChallengerError(
             f"baseline='pad' needs token ids, model.get_input_embeddings() and config.pad_token_id (got {pad!r})."
             " Set it, or use baseline='zero'."
         )
-    return scored.table[pad].detach().expand_as(scored.values).to(scored.values.dtype).clone()
+    return scores.table[pad].detach().expand_as(scores.values).to(scores.values.dtype).clone()
 
 
-def captum_lrp(model: nn.Module, batch: Mapping[str, Any], target: Target, composite: Composites = "") -> Tensor:
+def captum_lrp(
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    target: Target,
+    composite: Composites = "",
+    *,
+    main_input: str | None = None,
+) -> Tensor:
     """captum's own LRP, on a copy of the model: it exchanges weights and deletes every ``module.rule``.
 
     Raises:
         ChallengerError: where captum cannot: integer inputs, modules it has no rule for, a target that is not one class.
     """
-    key = main_input(model, batch)
+    key = main_input_in(model, batch, main_input)
     if not batch[key].is_floating_point():
         raise ChallengerError(
             f"captum's LRP needs float inputs, but {key!r} holds {batch[key].dtype} ids and captum has no rule for an"
@@ -130,12 +149,9 @@ def captum_lrp(model: nn.Module, batch: Mapping[str, Any], target: Target, compo
             " target. Use attribution 'lrp'."
         )
     with attribution_state(model):
-        scored = Scored(copy.deepcopy(model), batch, target)
-        index = scored.target
-        if scored.logits(scored.values).shape[-1] == 1:
-            index = 0
+        scores = ScoreModel(copy.deepcopy(model), batch, target, key)
         try:
-            result = captum.attr.LRP(_Logits(scored)).attribute(scored.values.requires_grad_(), target=index)
+            result = captum.attr.LRP(scores).attribute(scores.values.requires_grad_())
         except (TypeError, RuntimeError, AssertionError) as error:
             raise ChallengerError(
                 f"captum's LRP cannot serve {type(model).__name__}: {' '.join(str(error).split())} Use attribution 'lrp'."
@@ -143,29 +159,28 @@ def captum_lrp(model: nn.Module, batch: Mapping[str, Any], target: Target, compo
         return result.detach()
 
 
-class _Logits(nn.Module):
-    def __init__(self, scored: Scored) -> None:
-        super().__init__()
-        self.scored = scored
-
-    def forward(self, values: Tensor) -> Tensor:
-        return self.scored.logits(values).flatten(1)
-
-
-def _attention_rollout(model: nn.Module, batch: Mapping[str, Any], target: Target, composite: Composites) -> Tensor:
+def _attention_rollout(
+    model: nn.Module, batch: Mapping[str, Any], target: Target, composite: Composites, *, main_input: str | None = None
+) -> Tensor:
     with attribution_state(model):
-        return attention_rollout(model, batch, target)
+        return attention_rollout(model, batch, target, main_input=main_input)
 
 
 def random_relevance(
-    model: nn.Module, batch: Mapping[str, Any], target: Target = None, composite: Composites = "", *, seed: int = 0
+    model: nn.Module,
+    batch: Mapping[str, Any],
+    target: Target = None,
+    composite: Composites = "",
+    *,
+    seed: int = 0,
+    main_input: str | None = None,
 ) -> Tensor:
     """Uniform numbers in (0, 1), 0 on padding: a pure function of the seed and the row's own content.
 
     Like a real attribution, a row's map is the same in every epoch, batch and process; nothing is drawn from torch's
     generators. For a fresh choice each time use ``"none"`` and a selection that draws.
     """
-    x = batch[main_input(model, batch)].detach()
+    x = batch[main_input_in(model, batch, main_input)].detach()
     content = (x.double() if x.is_floating_point() else x).flatten(1)
     if x.is_floating_point():
         content = content.contiguous().view(torch.int64)
@@ -178,9 +193,11 @@ def random_relevance(
     return noise.reshape(x.shape) if x.is_floating_point() else noise.unsqueeze(-1)
 
 
-def _none(model: nn.Module, batch: Mapping[str, Any], target: Target, composite: Composites) -> Tensor:
+def _none(
+    model: nn.Module, batch: Mapping[str, Any], target: Target, composite: Composites, *, main_input: str | None = None
+) -> Tensor:
     """Every unit equally relevant: with it, any selection is a random one, at no cost."""
-    x = batch[main_input(model, batch)]
+    x = batch[main_input_in(model, batch, main_input)]
     return torch.ones_like(x, dtype=torch.float32) if x.is_floating_point() else torch.ones((*x.shape, 1), device=x.device)
 
 

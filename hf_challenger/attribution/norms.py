@@ -1,4 +1,8 @@
-"""Normalisation: the standard deviation is a constant (LN-rule, Ali et al. 2022; AttnLRP Prop. 3.4)."""
+"""Normalisation: the standard deviation is a constant (LN-rule, Ali et al. 2022; AttnLRP Prop. 3.4).
+
+Half precision has no room for a squared deviation, nor for eps = 1e-12. Both are therefore taken in float32, and a deviation is
+no smaller than what the format can divide a gradient by.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .rules import is_data, value_of
+from .rules import is_data, largest_factor, value_of
+
+
+def _wide(x: Tensor) -> Tensor:
+    """x without its graph, in float32 at least."""
+    return x.detach().to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _divisor(deviation: Tensor, x: Tensor) -> Tensor:
+    """The deviation in the format of x, kept away from 0."""
+    return deviation.clamp_min(1 / largest_factor(x.dtype)).to(x.dtype)
 
 
 class _LayerNorm(torch.autograd.Function):
@@ -18,7 +32,7 @@ class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         y, _, rstd = torch.native_layer_norm(x, shape, weight, bias, eps)
-        ctx.save_for_backward(rstd, weight)
+        ctx.save_for_backward(rstd.clamp(max=largest_factor(x.dtype)), weight)
         ctx.dims = tuple(range(-len(shape), 0))
         return y
 
@@ -49,7 +63,7 @@ def rms_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, 
     def surrogate(input: Tensor, normalized_shape: Any, weight: Any = None, eps: float | None = None) -> Tensor:
         dims = tuple(range(-len(tuple(normalized_shape)), 0))
         eps = torch.finfo(input.dtype).eps if eps is None else eps
-        scaled = input * (input.detach().pow(2).mean(dims, keepdim=True) + eps).rsqrt()
+        scaled = input / _divisor((_wide(input).pow(2).mean(dims, keepdim=True) + eps).sqrt(), input)
         return scaled if weight is None else scaled * weight
 
     return value_of(surrogate(*args, **kwargs), y.detach())
@@ -65,7 +79,7 @@ def group_norm(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str
         input: Tensor, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5, *_: Any
     ) -> Tensor:
         grouped = input.reshape(input.shape[0], num_groups, -1)
-        std = (grouped.detach().var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+        std = _divisor((_wide(grouped).var(-1, keepdim=True, unbiased=False) + eps).sqrt(), input)
         scaled = ((grouped - grouped.mean(-1, keepdim=True)) / std).reshape(input.shape)
         return scaled if weight is None else scaled * weight.reshape(1, -1, *(1 for _ in input.shape[2:]))
 
@@ -99,6 +113,6 @@ def normalize(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str,
         return y
 
     def surrogate(input: Tensor, p: float = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Tensor:
-        return input / input.detach().norm(p, dim, keepdim=True).clamp_min(eps)
+        return input / _divisor(_wide(input).norm(p, dim, keepdim=True).clamp_min(eps), input)
 
     return value_of(surrogate(*args, **kwargs), y.detach())

@@ -20,8 +20,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ChallengerError
+from ..inputs.main_input import main_input_in
 from .interception import Leaf
-from .lrp import LRP, main_input, times_gradient
+from .lrp import LRP, times_gradient
 from .rules import is_data
 from .targets import Target
 
@@ -49,20 +50,24 @@ class PositionalLRP(LRP):
     """
 
     def _propagate(
-        self, inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any], target: Target, more: Any
+        self,
+        inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
+        target: Target,
+        forward_args: Any,
+        main_input: str | None = None,
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        ids = inputs[main_input(self.model, inputs)] if isinstance(inputs, Mapping) else inputs
+        ids = inputs[main_input_in(self.model, inputs, main_input)] if isinstance(inputs, Mapping) else inputs
         if not isinstance(ids, Tensor) or ids.is_floating_point():
             raise ChallengerError("PositionalLRP attributes token ids, (rows, length); use LRP for float inputs.")
         self._rows = len(ids)
         self._positions: list[Tensor] = []
         try:
-            return super()._propagate(inputs, target, more)
+            return super()._propagate(inputs, target, forward_args, main_input)
         finally:
             self._positions = []
 
     @contextmanager
-    def _recording(self) -> Iterator[None]:
+    def _recording_hooks(self) -> Iterator[None]:
         def opened(x: Tensor) -> Tensor:
             """A leaf for each row: positions are often looked up once for the whole batch."""
             leaf = x.detach().expand(self._rows, -1, -1).clone().requires_grad_()
@@ -94,14 +99,15 @@ class PositionalLRP(LRP):
             for handle in handles:
                 handle.remove()
 
-    def _read(self, score: Tensor, found: list[Leaf]) -> list[Tensor]:
+    def _read_relevance(self, score: Tensor, leaves: list[Leaf]) -> list[Tensor]:
         name = type(self.model).__name__
-        if len(found) != 1:
+        if any(leaf.ids is not leaves[0].ids for leaf in leaves):  # LoRA looks the same ids up in two tables
             raise ChallengerError(
-                f"{name} looks its ids up {len(found)} times (as encoder-decoders do): which position belongs to which of them"
+                f"{name} looks its ids up {len(leaves)} times (as encoder-decoders do): which position belongs to which of them"
                 " is not known. Use LRP."
             )
-        tokens, *positions = times_gradient(score, [found[0].values, *self._positions])
+        tokens, *others = times_gradient(score, [*(leaf.values for leaf in leaves), *self._positions])
+        other_tables, positions = others[: len(leaves) - 1], others[len(leaves) - 1 :]
         if not positions or any(x.shape[:2] != tokens.shape[:2] for x in positions):
             seen = ", ".join(str(tuple(x.shape)) for x in positions) or "none"
             raise ChallengerError(
@@ -112,4 +118,4 @@ class PositionalLRP(LRP):
         for relevance in positions:
             same = relevance.shape == tokens.shape
             tokens = tokens + (relevance if same else relevance.sum(-1, keepdim=True) / tokens.shape[-1])
-        return [tokens]
+        return [tokens, *other_tables]

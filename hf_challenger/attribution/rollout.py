@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import ChallengerError
-from ..outputs import logits_of
-from .lrp import LABEL_KEYS, main_input
+from ..inputs.main_input import LABEL_KEYS, main_input_in
+from ..logits import logits_of
+from .eager_pass import outside_inference
 from .targets import Target, score_of
 
 
@@ -66,15 +67,17 @@ def _fused_weights(
     return logits.softmax(-1).nan_to_num()  # a padded query may see nothing at all
 
 
-def attention_rollout(model: nn.Module, batch: Mapping[str, Any], target: Target) -> Tensor:
+def attention_rollout(
+    model: nn.Module, batch: Mapping[str, Any], target: Target, *, main_input: str | None = None
+) -> Tensor:
     """``(rows, length, 1)``, not negative, each row's sum is 1: the product over layers of (A + I) / 2 (their Eq. 1).
 
     Read at the places the classifier reads, which is not said in a model's config: the last layer's places weigh as much
     as the target's score depends on them (one-hot at [CLS], or at the last token of a decoder). The rest of the map does
     not know the target. Encoder-decoders and models without attention over the batch's own units are refused.
     """
-    inputs = {k: v for k, v in batch.items() if k not in LABEL_KEYS}
-    own = inputs[main_input(model, inputs)]
+    inputs = outside_inference({k: v for k, v in batch.items() if k not in LABEL_KEYS})
+    own = inputs[main_input_in(model, inputs, main_input)]
     attentions = _Attentions()
     with attentions:
         logits = logits_of(model(**inputs), model)

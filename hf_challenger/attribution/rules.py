@@ -25,6 +25,9 @@ def is_data(x: Any) -> bool:
 
 
 # --- gradients, exchanged ---------------------------------------------------------------------------------------------
+#
+# A model may write into what it gets (``y += x``, ``nn.ReLU(inplace=True)``). Autograd refuses that for an input of a custom
+# Function that is returned as it is, since it becomes a view. Values therefore travel in a tuple, which it does not look into.
 
 
 class _ScaledGradient(torch.autograd.Function):
@@ -33,45 +36,46 @@ class _ScaledGradient(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, factor: float) -> Tensor:
         ctx.factor = factor
-        return x.view_as(x)
+        return x.detach()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         return grad * ctx.factor, None
 
 
-class _Slope(torch.autograd.Function):
-    """Value y, ∂y/∂x := slope, elementwise; both are computed outside."""
+class _ValueWithSlope(torch.autograd.Function):
+    """Value y, ∂y/∂x := slope, elementwise; with slope None the gradient is that of x."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, y: tuple[Tensor], slope: Tensor | None) -> Tensor:
         ctx.save_for_backward(slope)
-        return y.view_as(y)
+        return y[0]
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (slope,) = ctx.saved_tensors
-        return grad * slope, None, None
+        return grad if slope is None else grad * slope, None, None
 
 
-class _ValueOf(torch.autograd.Function):
-    """Value y with the backward pass of a surrogate: what a rule computes may differ from y in the last digits."""
-
-    @staticmethod
-    def forward(ctx: Any, surrogate: Tensor, y: Tensor) -> Tensor:
-        return y.view_as(y)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return grad, None
+def with_slope(x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
+    """The value ``y`` (detached, not a view) with ∂y/∂x := ``slope``, all of one shape."""
+    return cast(Tensor, _ValueWithSlope.apply(x, (_not_a_view(y),), slope))
 
 
 def value_of(surrogate: Tensor, y: Tensor) -> Tensor:
-    """The value y (detached) with the backward pass of the surrogate; just y where the surrogate carries no gradient."""
-    return cast(Tensor, _ValueOf.apply(surrogate, y)) if surrogate.requires_grad else y
+    """The value ``y`` (detached) with the backward pass of ``surrogate``; just ``y`` where that carries no gradient.
+
+    What a rule computes may differ from the operation's own value in the last digits.
+    """
+    return cast(Tensor, _ValueWithSlope.apply(surrogate, (_not_a_view(y),), None)) if surrogate.requires_grad else y
+
+
+def _not_a_view(y: Tensor) -> Tensor:
+    return y.clone() if y._is_view() else y
 
 
 def scale_gradient(x: Any, factor: float) -> Any:
+    """``x`` with its gradient times ``factor``; what is no data is returned as it is."""
     return _ScaledGradient.apply(x, factor) if is_data(x) else x
 
 
@@ -91,7 +95,7 @@ def epsilon(value: float = 1e-6) -> Rule:
         if not is_data(z):
             return z
         y = z.detach()
-        return _Slope.apply(z, y, y / _away_from_zero(y, value))
+        return with_slope(z, y, stable_ratio(y, y, value))
 
     return rule
 
@@ -128,7 +132,7 @@ def _modified_weights(modify: Callable[[Tensor], Tensor], stabiliser: float) -> 
             modified = func(*args, **{**kwargs, "weight": modify(weight)})
         else:
             modified = func(*args[:position], modify(weight), *args[position + 1 :], **kwargs)
-        return _Slope.apply(modified, z.detach(), z.detach() / _away_from_zero(modified.detach(), stabiliser))
+        return with_slope(modified, z.detach(), stable_ratio(z.detach(), modified.detach(), stabiliser))
 
     return rule
 
@@ -137,9 +141,28 @@ def _modified_weights(modify: Callable[[Tensor], Tensor], stabiliser: float) -> 
 alpha1_beta0: Rule = _modified_weights(lambda weight: weight.clamp(min=0), 1e-9)
 
 
-def _away_from_zero(z: Tensor, by: float) -> Tensor:
-    """z + ε·sign z, with sign 0 = 1."""
-    return torch.where(z < 0, z - by, z + by)
+def largest_factor(dtype: torch.dtype) -> float:
+    """What a rule multiplies a gradient by at most: the root of the format's largest number, which leaves room for the gradient.
+
+    It is 256 in float16, and 1e19 or more in the other formats, where it never matters.
+    """
+    return math.sqrt(torch.finfo(dtype).max)
+
+
+def stable_ratio(y: Tensor, z: Tensor, stabiliser: float) -> Tensor:
+    """y / (z + ε·sign z), with sign 0 = 1: finite in any format, also where the format has no such ε.
+
+    Half precision rounds ε = 1e-9 to 0, so that the sum is made in float32. The ratio is bounded by :func:`largest_factor`.
+
+    Args:
+        y, z: of one shape, detached.
+        stabiliser: ε, not negative.
+    """
+    wide = torch.promote_types(z.dtype, torch.float32)
+    by, bound = max(stabiliser, torch.finfo(wide).tiny), largest_factor(y.dtype)
+    z = z.to(wide)
+    z = torch.where(z < 0, z - by, z + by)
+    return (y / z).clamp(-bound, bound).to(y.dtype)
 
 
 def constant(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -167,7 +190,7 @@ def pass_unchanged(x: Tensor, y: Tensor, function: Callable[[Tensor], Tensor]) -
     else:
         floor = math.sqrt(torch.finfo(value.dtype).eps)
         slope = (y - y_at_zero) / torch.where(value < 0, value.clamp(max=-floor), value.clamp(min=floor))
-    return cast(Tensor, _Slope.apply(x, y, slope))
+    return with_slope(x, y, slope)
 
 
 def identity(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -10,10 +10,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from .eager_pass import eager_pass
+
 
 @contextmanager
 def attribution_state(model: nn.Module) -> Iterator[None]:
     """Inside: eval mode, no parameter asks for a gradient, no gradient checkpointing. After: everything as it was.
+
+    Gradients are recorded inside, also under ``torch.no_grad`` and ``torch.inference_mode``, and nothing compiled runs: see
+    :func:`~.eager_pass.eager_pass`, which also says what is refused.
 
     Each module's own ``training`` flag and each parameter's own ``requires_grad`` come back, also when the body raises.
     BatchNorm statistics do not move and NEFTune adds no noise, because the modules are in eval mode; the random
@@ -26,7 +31,7 @@ def attribution_state(model: nn.Module) -> Iterator[None]:
     checkpointing = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
     devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
     drawn = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=devices), torch.enable_grad():
+    with eager_pass(model), torch.random.fork_rng(devices=devices):
         try:
             # Not model.eval(): a user's own override of train() may do more than set flags.
             for module, _ in training:

@@ -9,21 +9,34 @@ import torch
 from torch import Tensor
 
 from ..errors import ChallengerError
+from .eager_pass import outside_inference
 
 Score = Callable[[Tensor], Tensor]
 ClassIndex = int | Tensor | Sequence[int] | None
-Target = ClassIndex | Score
+Place = tuple[int, ...] | Sequence[tuple[int, ...]]
+Target = ClassIndex | Place | Score
 
 
 def score_of(logits: Tensor, target: Target) -> Tensor:
     """The explained score of each row, ``(rows,)``.
 
     Args:
-        logits: ``(rows, classes)``, or ``(rows,)`` for a single output.
-        target: None: the only output, or with several classes the predicted one. An int: that class for every row.
-            ``(rows,)`` integers: one class a row. ``(rows, classes)`` floats: the weighted sum of the logits
-            (multi-label; with a single output, a regression, that output whatever the label). A callable maps logits to
-            scores, ``(rows,)``, see :func:`contrastive`.
+        logits: ``(rows, classes)``, or ``(rows,)`` for a single output. Further axes of length 1 do not count. Scores with
+            several axes, ``(rows, places, classes)``, need a target that names one of them.
+        target: what is explained:
+
+            - None: the only output, or with several classes the predicted one.
+            - An int: that class for every row.
+            - ``(rows,)`` integers: one class a row.
+            - A tuple, as in captum: the index on each axis after the first, ``(place, class)``, for every row.
+            - A list of such tuples, or ``(rows, axes)`` integers: one index a row.
+            - Floats of the logits' shape: the weighted sum of the logits (multi-label). With a single output, a
+              regression, it is that output whatever the label.
+            - A callable that maps logits to scores, ``(rows,)``, see :func:`contrastive`.
+
+    Raises:
+        ChallengerError: for a target that does not fit the logits, and for scores with several axes of which the target
+            names none.
     """
     if callable(target):
         score = target(logits)
@@ -35,36 +48,70 @@ def score_of(logits: Tensor, target: Target) -> Tensor:
         return score
     if logits.dim() == 1:
         return logits
-    logits = logits.flatten(1)
+    is_tuple = isinstance(target, tuple)  # a list of integers is one index a row
+    if target is not None:
+        target = outside_inference(torch.as_tensor(target, device=logits.device))
+        if target.is_floating_point():
+            return _weighted_sum(logits, target)
+        axes = logits.dim() - 1
+        names_axes = target.shape == (len(logits), axes) or (is_tuple and target.shape == (axes,))
+        if axes > 1 and names_axes:
+            return _at_place(logits, target.long())
+    logits = by_class(logits)
     rows, classes = logits.shape
-    if target is None:
-        target = predicted(logits)
-    target = torch.as_tensor(target, device=logits.device)
-    if target.is_floating_point():
-        if classes == 1:  # a regression label is no weight: the only output is what is explained
-            return logits[:, 0]
-        if target.numel() != logits.numel():
-            raise ChallengerError(
-                f"A float target has the shape of the logits, {tuple(logits.shape)}; got {tuple(target.shape)}."
-            )
-        return (logits * target.reshape(logits.shape)).sum(-1)
-    target = target.reshape(-1).long().expand(rows) if target.numel() == 1 else target.reshape(-1).long()
-    if target.numel() != rows:
-        raise ChallengerError(f"One target a row is needed: got {target.numel()} targets for {rows} rows.")
+    index = predicted(logits) if target is None else target.reshape(-1).long()
+    if index.numel() == 1:
+        index = index.expand(rows)
+    if index.numel() != rows:
+        raise ChallengerError(f"One target a row is needed: got {index.numel()} targets for {rows} rows.")
     if classes == 1:
         return logits[:, 0]
-    # Only on the CPU: elsewhere the check would make training wait for the device, which then reports the index itself.
-    if target.device.type == "cpu" and ((target < 0) | (target >= classes)).any():
+    _check_range(index, classes)
+    return logits.gather(1, index.unsqueeze(1)).squeeze(1)
+
+
+def by_class(logits: Tensor) -> Tensor:
+    """Scores without axes of length 1, ``(rows, classes)``; refused where several axes are longer than that."""
+    if sum(length > 1 for length in logits.shape[1:]) > 1:
         raise ChallengerError(
-            f"A target is a class index in [0, {classes - 1}], as the model has {classes} outputs; got"
-            f" {target.min().item()} to {target.max().item()}."
+            f"The model returned scores of shape {tuple(logits.shape)}, so that a row has several axes of scores and a class"
+            f" index names none of them. Give a tuple of {logits.dim() - 1} indices, (place, class), a list of one such tuple a"
+            " row, or a callable that maps these scores to one a row."
         )
-    return logits.gather(1, target.unsqueeze(1)).squeeze(1)
+    return logits.flatten(1)
+
+
+def _weighted_sum(logits: Tensor, weights: Tensor) -> Tensor:
+    if logits.shape[1:].numel() == 1:  # a regression label is no weight: the only output is what is explained
+        return logits.flatten()
+    if weights.numel() != logits.numel():
+        raise ChallengerError(
+            f"A float target has the shape of the logits, {tuple(logits.shape)}; got {tuple(weights.shape)}."
+        )
+    return (logits * weights.reshape(logits.shape)).flatten(1).sum(-1)
+
+
+def _at_place(logits: Tensor, places: Tensor) -> Tensor:
+    """The score at ``places``, ``(axes,)`` or ``(rows, axes)``."""
+    rows, *lengths = logits.shape
+    columns = places.expand(rows, -1).unbind(1)
+    for index, length in zip(columns, lengths, strict=True):
+        _check_range(index, length)
+    return logits[(torch.arange(rows, device=logits.device), *columns)]
+
+
+def _check_range(index: Tensor, length: int) -> None:
+    # Only on the CPU: elsewhere the check would make training wait for the device, which then reports the index itself.
+    if index.device.type == "cpu" and ((index < 0) | (index >= length)).any():
+        raise ChallengerError(
+            f"A target is a class index in [0, {length - 1}], as the model has {length} outputs; got"
+            f" {index.min().item()} to {index.max().item()}."
+        )
 
 
 def predicted(logits: Tensor) -> Tensor:
-    """The class each row predicts, ``(rows,)``."""
-    return logits.flatten(1).argmax(-1) if logits.dim() > 1 else torch.zeros_like(logits, dtype=torch.long)
+    """The class each row predicts, ``(rows,)``, for logits ``(rows, classes)``; zeros for a single output."""
+    return by_class(logits).argmax(-1) if logits.dim() > 1 else torch.zeros_like(logits, dtype=torch.long)
 
 
 def contrastive(target: ClassIndex) -> Score:
@@ -79,6 +126,7 @@ def log_odds(target: ClassIndex) -> Score:
 
 def _against(target: ClassIndex, joined: Score) -> Score:
     def score(logits: Tensor) -> Tensor:
+        logits = by_class(logits) if logits.dim() > 1 else logits
         own = score_of(logits, target)
         if logits.dim() == 1 or logits.shape[-1] == 1:  # a single output has no others
             return own

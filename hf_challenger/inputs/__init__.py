@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from ..errors import ChallengerError, check_choice
+from ..errors import ChallengerError, NotChallengeable, check_choice
 from .audio import Audio
 from .blocks import Blocks
-from .names import main_input_of
+from .main_input import main_input_of
 from .patches import Patches
 from .series import Series, SeriesChannelsFirst
 from .tokens import Tokens
@@ -24,7 +24,6 @@ __all__ = [
     "SeriesChannelsFirst",
     "Tokens",
     "Units",
-    "defaults_of",
     "factory_for",
     "register_units",
     "units_for",
@@ -32,30 +31,33 @@ __all__ = [
 
 
 class Units(Protocol):
-    """What a challenge needs to know about a kind of input.
+    """What a challenge needs to know about a kind of input. The grid of units has one axis (tokens, time) or several (patches).
 
     Attributes:
         key: the batch's tensor that is attributed; the model's ``main_input_name``.
-        perturbations: names of the ways to hide a unit, see :mod:`hf_challenger.perturbation`; the first is the default.
-        span: units that are hidden side by side, by default.
-
-    What suits a kind of input is told by further attributes, all optional (:data:`DEFAULTS`): ``share``, ``rate`` and
-    ``softening``, which stand in for the options of those names where they are not set.
+        perturbations: names of the ways to hide a unit, see :mod:`hf_challenger.challenge.perturbation`; the first is the
+            default.
+        is_sequence_of_tokens: whether a unit is the same thing wherever it stands (tokens), or is told by its place.
+        rate: optional; stands in for ``challenge_rate`` where that is not set.
 
     Adapters of tokens have a further method, ``attended``: inputs → ``(rows, length)`` bool, the tokens that count.
-
-    The grid of units has one axis (tokens, time) or several (patches).
     """
 
     key: str
     perturbations: tuple[str, ...]
-    span: int
+    is_sequence_of_tokens: bool
 
     def maskable(self, inputs: Mapping[str, Any]) -> Tensor:
         """``(rows, *grid)`` bool: the units that may be hidden. Raises :class:`ChallengerError` for bad inputs."""
 
     def per_unit(self, relevance: Tensor) -> Tensor:
         """What ``LRP.attribute`` returns → ``(rows, *grid)`` floats."""
+
+    def identities(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, *grid)`` integers from 0 on: what a unit is, the same in every row: a token id, or a place."""
+
+    def text_of(self, identities: Sequence[int]) -> str:
+        """Identities as people read them; ``places_of(name, inputs, option)`` finds them again."""
 
 
 # (model, processing_class, challenge_unit_size) -> adapter
@@ -79,15 +81,6 @@ BY_INPUT = {
 }
 
 
-# Chosen on development sets: benchmarks/README.md.
-DEFAULTS: dict[str, Any] = {"share": 0.5, "rate": 0.25, "softening": 1.0}
-
-
-def defaults_of(units: Any) -> dict[str, Any]:
-    """What options that are not set come to, for an adapter or what makes it: share, rate, softening."""
-    return {name: getattr(units, name, usual) for name, usual in DEFAULTS.items()}
-
-
 def register_units(name: str, factory: Factory, main_input: str | None = None) -> None:
     """Make ``challenge_units=name`` known.
 
@@ -109,7 +102,7 @@ def factory_for(model: nn.Module, name: str = "auto") -> Factory:
     if name == "auto":
         main = main_input_of(model)
         if main not in BY_INPUT:
-            raise ChallengerError(
+            raise NotChallengeable(
                 f"The main input of {type(model).__name__} is {main!r}, which does not tell what may be hidden. Set"
                 f" challenge_units to one of {', '.join(map(repr, ADAPTERS))}, or set the model's main_input_name to one of"
                 f" {', '.join(map(repr, BY_INPUT))}, or register an adapter of your own (docs/adapters.md)."

@@ -15,6 +15,7 @@ class Audio(Series):
     """
 
     what = "windows of sound"
+    axis_names = ("samples or frames",)
 
     def axes(self, x: Tensor) -> tuple[int, ...]:
         if x.dim() not in (2, 3):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ChallengerError
-from .names import main_input_of
+from .main_input import main_input_of
 
 
 class Blocks:
@@ -28,8 +29,9 @@ class Blocks:
     """
 
     perturbations: tuple[str, ...] = ("mean", "zero", "noise", "swap")
-    span = 1
+    is_sequence_of_tokens = False
     what = "input"
+    axis_names: tuple[str, ...] = ("places",)  # of the axes that are cut
 
     def __init__(self, model: nn.Module, processing_class: Any = None, unit_size: int | None = None) -> None:
         self.key = main_input_of(model)
@@ -95,6 +97,36 @@ class Blocks:
         cut = {axis for axis, _, _ in blocks}
         drop_mask = drop_mask.reshape([n if axis == 0 or axis in cut else 1 for axis, n in enumerate(x.shape)])
         return drop_mask & self.observed(inputs)
+
+    def identities(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, *grid)`` integers: what a unit is in every row: its place on the grid, counted row by row."""
+        x = inputs[self.key]
+        self._blocks = self.blocks(x)
+        grid = [-(-length // size) for _, length, size in self._blocks]
+        return torch.arange(math.prod(grid), device=x.device).reshape(grid).expand(len(x), *grid)
+
+    def text_of(self, identities: Sequence[int]) -> str:
+        """Places on the grid as elements of the input, such as "rows 0 to 3, columns 8 to 11"."""
+        return " + ".join(map(self._place, sorted(identities)))
+
+    def _place(self, identity: int) -> str:
+        parts = []
+        for name, (_, length, size) in zip(reversed(self.axis_names), reversed(self._blocks), strict=True):
+            identity, n = divmod(identity, -(-length // size))
+            parts.append(f"{name} {n * size} to {min((n + 1) * size, length) - 1}")
+        return ", ".join(reversed(parts))
+
+    def places_of(self, name: str, inputs: Mapping[str, Any], option: str = "the name") -> Tensor:
+        """``(rows, *grid)`` bool: the places of that name, as :meth:`text_of` writes it."""
+        identities = self.identities(inputs)
+        known = {self._place(i): i for i in range(identities[0].numel())}
+        wanted = [part.strip() for part in name.split("+")]
+        if missing := [part for part in wanted if part not in known]:
+            raise ChallengerError(
+                f"{option} names {missing[0]!r}, but the places of {self.key!r} are called {next(iter(known))!r} to"
+                f" {next(reversed(known))!r}. Name one as trainer.cues shows it."
+            )
+        return torch.isin(identities, torch.tensor([known[part] for part in wanted], device=identities.device))
 
     def _sum(self, values: Tensor) -> Tensor:
         """Sum over each block and over all axes that are not cut."""

@@ -13,6 +13,7 @@ class Patches(Blocks):
 
     perturbations: tuple[str, ...] = ("mean", "blur", "zero", "noise", "swap")
     what = "patches"
+    axis_names = ("rows", "columns")
     side = 8  # patches along the shorter side, if the model has none of its own
 
     def axes(self, x: Tensor) -> tuple[int, ...]:

@@ -23,11 +23,9 @@ class Series(Blocks):
     """
 
     perturbations: tuple[str, ...] = ("mean", "interpolate", "zero", "noise", "swap")
-    # Beyond the sets that chose it, nothing was gained by a challenge in training.
-    share = 0.0
-    # If there is one: FCNs on series are less over-confident than networks on texts and images, so hide less, give up less.
-    rate, softening = 0.1, 0.5
+    rate = 0.1  # FCNs on series are less over-confident than networks on texts and images, so hide less
     what = "windows of time"
+    axis_names = ("steps",)
     windows = 24  # that a series is cut into, if the model has no patches
 
     def axes(self, x: Tensor) -> tuple[int, ...]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.utils import logging
 
 from ..errors import ChallengerError, ChallengerWarning
+
+logger = logging.get_logger(__name__)
 
 
 class Tokens:
@@ -27,16 +30,14 @@ class Tokens:
 
     key = "input_ids"
     attention_key = "attention_mask"
-    span = 1
-    # On small sets of texts every way to train on hidden tokens cost accuracy.
-    share = 0.0
+    is_sequence_of_tokens = True
 
     def __init__(self, model: nn.Module, tokenizer: Any = None, unit_size: int | None = None) -> None:
         if unit_size is not None:
             raise ChallengerError(
-                f"challenge_unit_size={unit_size} is for series, images and audio: the unit of text is a token. Leave it unset;"
-                " to hide neighbouring tokens together set challenge_span."
+                f"challenge_unit_size={unit_size} is for series, images and audio: the unit of text is a token. Leave it unset."
             )
+        self.tokenizer = tokenizer
         self.knows_special = tokenizer is not None and hasattr(tokenizer, "all_special_ids")
         config: Any = getattr(model, "config", None)
         text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
@@ -83,3 +84,42 @@ class Tokens:
     def per_unit(self, relevance: Tensor) -> Tensor:
         """``(rows, length, hidden)`` → ``(rows, length)``, in float32 at least."""
         return relevance.sum(-1, dtype=torch.promote_types(relevance.dtype, torch.float32))
+
+    def identities(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, length)`` integers: what a unit is, wherever it stands: its token id."""
+        ids: Tensor = inputs[self.key]
+        return ids
+
+    def text_of(self, identities: Sequence[int]) -> str:
+        """Tokens as text."""
+        if not hasattr(self.tokenizer, "decode"):
+            return " ".join(f"token {i}" for i in identities)
+        return str(self.tokenizer.decode(list(identities))).removeprefix("##").strip()
+
+    def read_name(self, name: str, option: str) -> list[list[int]]:
+        """The token ids of a text, as it stands at the start of a text and within one; the second first."""
+        if not hasattr(self.tokenizer, "encode"):
+            raise ChallengerError(f"{option}={[name]!r} needs a tokenizer. Pass processing_class=tokenizer.")
+        variants = [self.tokenizer.encode(text, add_special_tokens=False) for text in (f" {name.strip()}", name.strip())]
+        variants = [list(v) for v in dict.fromkeys(map(tuple, variants)) if v]
+        unknown = self.tokenizer.unk_token_id
+        if not variants or any(unknown is not None and unknown in v for v in variants):
+            raise ChallengerError(
+                f"{option} names {name!r}, of which the tokenizer knows no such tokens ({self.tokenizer.unk_token or 'nothing'}"
+                " comes out). Name it as trainer.cues shows it."
+            )
+        if len(variants[0]) > 1:
+            pieces = " ".join(repr(self.text_of([i])) for i in variants[0])
+            logger.warning("%s: %r is read as %d tokens side by side: %s.", option, name, len(variants[0]), pieces)
+        return variants
+
+    def places_of(self, name: str, inputs: Mapping[str, Any], option: str = "the name") -> Tensor:
+        """``(rows, length)`` bool: the tokens of that text, where they stand side by side."""
+        ids = inputs[self.key]
+        places = torch.zeros_like(ids, dtype=torch.bool)
+        for sequence in self.read_name(name, option):
+            n = len(sequence)
+            starts = (ids.unfold(1, n, 1) == torch.tensor(sequence, device=ids.device)).all(-1)
+            for offset in range(n):
+                places[:, offset : offset + starts.shape[1]] |= starts
+        return places

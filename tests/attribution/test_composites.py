@@ -18,9 +18,9 @@ from transformers.models.zamba.modeling_zamba import ZambaMambaMixer
 from transformers.models.zamba2.modeling_zamba2 import Zamba2MambaMixer
 
 from hf_challenger.attribution import COMPOSITES, LRP, Composite, rules
+from hf_challenger.attribution.composed_modules import composed_module_rules
 from hf_challenger.attribution.composites import forms_of
 from hf_challenger.attribution.interception import Interception
-from hf_challenger.attribution.modules import whole_modules
 from hf_challenger.errors import ChallengerError
 
 
@@ -94,7 +94,7 @@ def through(model: nn.Module, x: Tensor, call: Any = None) -> tuple[Tensor, Tens
     model.double().eval().requires_grad_(False)
     leaf = x.double().requires_grad_()
     interception = Interception(Composite.named("attnlrp"))
-    with whole_modules(model, interception), interception:
+    with composed_module_rules(model, interception), interception:
         output = (call or model)(leaf.clone())
     weights = torch.randn(output.shape, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     (gradient,) = torch.autograd.grad(output, leaf, weights)

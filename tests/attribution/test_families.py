@@ -17,11 +17,11 @@ import transformers
 from families import MAPPINGS, build, build_batch, families, special
 from torch import Tensor, nn
 
-from hf_challenger.attribution import LRP, Composite, unknown
+from hf_challenger.attribution import LRP, Composite, rule_coverage
+from hf_challenger.attribution.composed_modules import ACTIVATIONS
 from hf_challenger.attribution.composites import ELEMENTWISE, FUSED_PRODUCTS, NORMALISERS, POWERS, PRODUCTS, forms_of
-from hf_challenger.attribution.modules import ACTIVATIONS
 from hf_challenger.attribution.rules import Rule, is_data
-from hf_challenger.outputs import logits_of
+from hf_challenger.logits import logits_of
 
 SAMPLE = [
     *[("text", name) for name in ("albert", "bart", "bert", "canine", "deberta-v2", "distilbert", "electra", "gpt2")],
@@ -50,7 +50,7 @@ def counting(name: str) -> tuple[Composite, Counter[str]]:
         kind = KIND_OF.get(operation)
 
         def rule_and_count(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            data = sum(map(is_data, unknown._tensors((*args, *kwargs.values()))))
+            data = sum(map(is_data, rule_coverage._tensors((*args, *kwargs.values()))))
             if kind and data > (kind == "product"):
                 hits[kind] += 1
             return rule(func, args, kwargs)
@@ -112,7 +112,7 @@ def check(modality: str, name: str) -> dict[str, Any]:
 
     composite, hits = counting("attnlrp")
     torch.manual_seed(0)
-    unknown._reported.clear()
+    rule_coverage._reported.clear()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         relevance = LRP(model, composite).attribute(batch, target=target)

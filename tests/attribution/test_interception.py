@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hf_challenger.attribution import LRP, Composite, rules, unknown
+from hf_challenger.attribution import LRP, Composite, rule_coverage, rules
 from hf_challenger.attribution.interception import Interception
 from hf_challenger.errors import ChallengerError, ChallengerWarning
 
@@ -19,7 +19,7 @@ IDS = torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6]])
 
 @pytest.fixture(autouse=True)
 def nothing_reported_yet() -> None:
-    unknown._reported.clear()
+    rule_coverage._reported.clear()
 
 
 class Bag(nn.Module):
@@ -168,7 +168,7 @@ def test_scripted_code_is_named_on_its_first_and_on_later_passes() -> None:
 
     model = Bag(scripted)
     for _ in range(4):  # torch compiles it in the third
-        unknown._reported.clear()
+        rule_coverage._reported.clear()
         with pytest.warns(ChallengerWarning, match="Scripted code, or a fused call"):
             LRP(model).attribute(IDS, target=1)
     with pytest.raises(ChallengerError, match="Scripted code"):

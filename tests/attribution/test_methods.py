@@ -10,7 +10,7 @@ from test_lrp import bart, batch_of, bert, llama, sharpened
 from torch import nn
 
 from hf_challenger import ChallengeOptions, Challenger
-from hf_challenger.attribution import LRP, contrastive, log_odds, unknown
+from hf_challenger.attribution import LRP, contrastive, log_odds, rule_coverage
 from hf_challenger.attribution.methods import METHODS, captum_lrp, integrated_gradients, lrp, random_relevance
 from hf_challenger.errors import ChallengerError, ChallengerWarning
 
@@ -291,7 +291,7 @@ def test_strict_lrp_is_a_method_of_ones_own(monkeypatch):
 
     model, batch = nn.Sequential(nn.Conv1d(2, 3, 3), Distances(), nn.Linear(9, 3)), {"input": torch.randn(4, 2, 12)}
     labels = torch.tensor([0, 1, 2, 0])
-    unknown._reported.clear()
+    rule_coverage._reported.clear()
     with pytest.warns(ChallengerWarning, match="cdist in Distances"):
         lrp(model, batch, 0)
     monkeypatch.setitem(METHODS, "strict_lrp", partial(lrp, strict=True))

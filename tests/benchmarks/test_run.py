@@ -1,4 +1,4 @@
-"""The benchmark: what a seed draws, what is skipped, paired statistics, tables, and a real run of every kind of method."""
+"""The benchmark: what a seed draws, what is skipped, and a real run of every kind of method."""
 
 import json
 import sys
@@ -10,9 +10,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-import paired  # noqa: E402
 import run  # noqa: E402
-import tables  # noqa: E402
 from sets import draw, load  # noqa: E402
 
 CHALLENGER = {"challenge_threshold": 0.0}
@@ -27,13 +25,10 @@ EXPERIMENT = {
     "methods": {
         "plain": {"kind": "plain"},
         "ours": {"kind": "challenger", **CHALLENGER},
+        "masktune": {"kind": "masktune", "rate_factor": 0.1},
         "rdrop": {"kind": "rdrop", "alpha": 2.0},
-        "reldrop": {"kind": "reldrop", "alpha": 0.5, "beta": 0.4, "challenge_share": 1.0, **CHALLENGER},
-        "odd": {"kind": "odd_epochs", **CHALLENGER},
-        "warm": {"kind": "warm_up", "warm_up": 0.5, **CHALLENGER},
-        "controlled": {"kind": "controller", "keeps": 0.8, "challenge_softening": 0.0, **CHALLENGER},
-        "consistent": {"kind": "consistency", **CHALLENGER},
-        "opposite": {"kind": "opposite", "share": 0.5, **CHALLENGER},
+        "reldrop": {"kind": "reldrop", "alpha": 0.5, "beta": 0.4},
+        "jtt": {"kind": "jtt", "first": 0.34, "upweight": 3},
         "longer": {"kind": "plain", "longer": 2},
     },
 }
@@ -77,7 +72,7 @@ def test_a_subset_is_stratified_and_apart_from_the_held_out_rows(size):
 def test_every_kind_of_method_runs_and_reports(method, data_dir):
     (cell,) = (c for c in run.cells(EXPERIMENT) if c["method"] == method)
     result = run.run_cell(EXPERIMENT, cell, str(data_dir), threads=1)
-    assert (result["train_rows"], result["steps_taken"]) == (12, 6 if method == "longer" else 3)
+    assert (result["train_rows"], result["steps_taken"]) == (12, {"longer": 6, "masktune": 3 + 2}.get(method, 3))
     metrics = result["metrics"]["development"]
     assert metrics["rows"] == 36  # 60 - 12 to train on - 12 for the temperature
     assert metrics["accuracy"] == metrics["accuracy_scaled"]
@@ -105,48 +100,17 @@ def test_setfit_runs_on_texts_and_pairs(data_dir):
     assert result["metrics"]["development"]["nll"] < 0.69  # two classes by chance
 
 
-CALIBRATIONS = {
-    "challenged": {},
-    "random": {"selection": "random"},
-}
-
-
-def test_temperatures_from_challenged_rows_are_measured_beside_the_run(data_dir):
-    experiment = {
-        **EXPERIMENT,
-        "models": ["minilm"],
-        "steps": 30,
-        "training": {**EXPERIMENT["training"], "learning_rate": 1e-4},
-        "calibrations": CALIBRATIONS,
-        "methods": {"plain": {"kind": "plain", "calibrate": True}, "other": {"kind": "plain"}},
-    }
-    cell, other = run.cells(experiment)
-    result = run.run_cell(experiment, cell, str(data_dir), threads=1)
-    clean = result["metrics"]["development"]
-    for found in result["calibrated"].values():
-        assert found["temperature"] >= 1
-        assert found["metrics"]["development"]["accuracy"] == clean["accuracy"]
-        assert (found["metrics"]["development"]["nll"] == clean["nll"]) == (found["temperature"] == 1)
-    assert 0 < result["expected_accuracy"] <= 1
-    changed = {**experiment, "calibrations": {}}
-    assert run.fingerprint(changed, cell) != run.fingerprint(experiment, cell)
-    assert run.fingerprint(changed, other) == run.fingerprint(experiment, other)
-    shown = tables.table([result, run.run_cell(experiment, other, str(data_dir), threads=1)])
-    assert {"plain, challenged", "plain, random", "plain, temperature scaled"} <= {
-        line.split("|")[1].strip() for line in shown.splitlines()
-    }
-
-
 @pytest.mark.parametrize(
     ("name", "model", "size", "rows"),
     [("waves", "fcn-small", None, 620), ("waves", "patchtst", 50, 50), ("pictures", "cnn", 5, 10)],
 )
-@pytest.mark.parametrize("kind", ["challenger", "attenuate", "mixup"])
+@pytest.mark.parametrize("kind", ["challenger", "masktune", "jtt", "reldrop"])
 def test_series_and_images_run_too(name, model, size, rows, kind, data_dir):
     settings = {
         "challenger": {"kind": "challenger", **CHALLENGER},
-        "attenuate": {"kind": "challenger", **CHALLENGER, "challenge_perturbation": "attenuate"},
-        "mixup": {"kind": "mixup", "alpha": 0.4},
+        "masktune": {"kind": "masktune", "rate_factor": 0.1},
+        "jtt": {"kind": "jtt", "first": 0.5, "upweight": 2},
+        "reldrop": {"kind": "reldrop", "alpha": 0.5, "beta": 0.4},
     }[kind]
     experiment = {
         **EXPERIMENT,
@@ -187,85 +151,3 @@ def test_a_finished_run_is_skipped_until_its_settings_change_and_half_a_line_is_
 def test_a_missing_set_is_named(tmp_path):
     with pytest.raises(SystemExit, match="--data_dir"):
         load("text_cnn", tmp_path, "absent", 12, 0, "test")
-
-
-def toy_runs(effect, sets=4, seeds=8, spread=0.02):
-    rng = np.random.default_rng(1)
-    runs = []
-    for name in range(sets):
-        for seed in range(seeds):
-            for method in ("plain", "ours"):
-                error = 0.2 + 0.05 * name + (effect if method == "ours" else 0) + spread * rng.normal()
-                runs.append({"method": method, "set": f"s{name}", "model": "m", "size": 1, "seed": seed, "error": error})
-    return runs
-
-
-def test_intervals_hold_a_known_effect_and_exclude_zero_only_where_it_is_there():
-    found = paired.paired(toy_runs(-0.05), "ours", "plain", lambda r: r["error"], lower=True)
-    assert found.low < -0.05 < found.high < 0
-    assert (found.pairs, found.sets) == (32, 4)
-    assert found.wins == 4
-    assert found.change == pytest.approx(found.mean / 0.275, rel=0.05)
-    none = paired.paired(toy_runs(0.0), "ours", "plain", lambda r: r["error"], lower=True)
-    assert none.low < 0 < none.high
-
-
-def test_sets_are_clusters():
-    """One set with a large effect is one observation, however many seeds it has."""
-    runs = toy_runs(0.0, spread=0.001)
-    for r in runs:
-        if r["method"] == "ours" and r["set"] == "s0":
-            r["error"] -= 0.2
-    found = paired.paired(runs, "ours", "plain", lambda r: r["error"], lower=True)
-    assert found.low < -0.1
-    assert found.high > -0.002  # it may be missing from a draw of sets
-
-
-def test_only_shared_cells_are_compared():
-    runs = [r for r in toy_runs(-0.05) if not (r["method"] == "ours" and r["seed"] > 3)]
-    assert paired.paired(runs, "ours", "plain", lambda r: r["error"], lower=True).pairs == 16
-    with pytest.raises(SystemExit, match="mixup"):
-        paired.paired(runs, "mixup", "plain", lambda r: r["error"], lower=True)
-
-
-def test_every_quoted_table_is_what_the_committed_runs_say():
-    for page in tables.pages():
-        assert tables.written(page.read_text()) == page.read_text(), f"run `make tables`: {page.name}"
-
-
-def test_rivals_stand_against_the_default_on_shared_runs(tmp_path):
-    rows = [
-        {"model": "m", "set": s, "size": 1, "seed": k, "method": m, "temperature": None, "metrics": {"test": scores(x)}}
-        | ({"calibrated": {"challenged temperature": {"metrics": {"test": scores(0.1)}}}} if m == "plain" else {})
-        for s in "ab"
-        for k in range(3)
-        for m, x in (("plain", 0.3), ("smooth", 0.05))
-        if (m, k) != ("smooth", 2)
-    ]
-    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    plain, smooth = "+0.200 [+0.200, +0.200]", "-0.050 [-0.050, -0.050]"
-    shown = tables.written("<!-- table: against:texts -->\n<!-- end of table -->", tmp_path).splitlines()
-    error = "+0.000 [+0.000, +0.000]"
-    assert shown[3:5] == [
-        f"| smooth | 4 | {error} | {smooth} | {smooth} | {smooth} |",
-        f"| plain | 6 | {error} | {plain} | {plain} | {plain} |",
-    ]
-
-
-def scores(x):
-    return {"accuracy": 0.5, "ece": x, "nll": x, "brier": x}
-
-
-def test_the_latest_of_a_cells_runs_counts(tmp_path):
-    rows = [{"model": "m", "set": "s", "size": 1, "seed": 0, "method": "plain", "fingerprint": x} for x in "ab"]
-    (tmp_path / "e.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    assert [r["fingerprint"] for r in tables.runs_of("e", tmp_path)] == ["b"]
-
-
-def test_diversity_is_averaged_by_method_and_set():
-    rows = [
-        {"method": m, "set": s, "diversity": {"effective_rank": r, "filter_cosine": 0.25}}
-        for m, s, r in (("plain", "a", 2.0), ("plain", "a", 4.0), ("plain", "b", 7.0), ("ours", "a", 9.0))
-    ]
-    shown = tables.diversity_table([*rows, {"method": "plain", "set": "a"}]).splitlines()
-    assert shown[2:] == ["| plain | 3 | 3.0 | 0.250 | 7.0 | 0.250 |", "| ours | 1 | 9.0 | 0.250 |  |  |"]

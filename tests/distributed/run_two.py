@@ -84,7 +84,7 @@ def train(
     )
     output = trainer.train()
     return {
-        "temperature": output.metrics.get("challenge_temperature"),
+        "temperature": output.metrics.get("calibration_temperature"),
         "processes": trainer.accelerator.num_processes,
         "metrics": trainer.evaluate(),
         "masks": trainer._challenger.masks if trainer._challenger is not None else [],

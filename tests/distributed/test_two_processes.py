@@ -12,7 +12,7 @@ from launch import torchrun
 from run_two import train
 
 # A run on two processes, and what a single process must be given to match it.
-CHALLENGED = {"challenge_share": 0.5, "challenge_rate": 0.3}
+CHALLENGED = {"challenge_share": 0.5, "challenge_rate": 0.3, "calibrate": False}
 BY_8 = {"per_device_train_batch_size": 8}
 BY_16 = {"per_device_train_batch_size": 16}
 TWICE_4 = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
@@ -24,9 +24,9 @@ PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "challenged": ({"options": CHALLENGED | BY_8}, {"options": CHALLENGED | BY_16}),
     "accumulated": ({"options": CHALLENGED | TWICE_4}, {"options": CHALLENGED | BY_16}),
     "plain": ({"options": {"challenge_share": 0.0} | BY_8}, {"options": {"challenge_share": 0.0} | BY_16}),
-    "plain_calibrated": (
-        {"options": {"challenge_temperature": True, "challenge_share": 0.0, "per_device_eval_batch_size": 4} | BY_8},
-        {"options": {"challenge_temperature": True, "challenge_share": 0.0, "per_device_eval_batch_size": 8} | BY_16},
+    "calibrated": (
+        {"options": CHALLENGED | {"calibrate": True, "per_device_eval_batch_size": 4} | BY_8},
+        {"options": CHALLENGED | {"calibrate": True, "per_device_eval_batch_size": 8} | BY_16},
     ),
     "plain_accumulated": ({"options": {"challenge_share": 0.0} | TWICE_4}, {"options": {"challenge_share": 0.0} | BY_16}),
     "appended": (
@@ -75,7 +75,7 @@ def test_two_processes_are_one(both_ranks: list[dict[str, Any]], tmp_path: Path,
         assert float((a - c).norm() / c.norm()) < 1e-6  # and what one process computes
     assert all(torch.equal(a, b) for a, b in zip(first["weights"], second["weights"], strict=True))
     assert first["temperature"] == second["temperature"]
-    assert (one["temperature"] is not None) == (name == "plain_calibrated")
+    assert (one["temperature"] is not None) == (name == "calibrated")
     if one["temperature"] is not None:
         assert first["temperature"] == pytest.approx(one["temperature"], rel=1e-6)
     assert sorted(first["masks"] + second["masks"]) == sorted(one["masks"])

@@ -1,0 +1,261 @@
+"""One challenge: which units of a batch to hide, and the batch without them. Works without Trainer, in any training loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..attribution.methods import METHODS
+from ..attribution.state import attribution_state
+from ..attribution.targets import named_target
+from ..checks import check_classes, check_inputs, is_sharded
+from ..errors import ChallengerError
+from ..inputs import units_for
+from ..inputs.main_input import LABEL_KEYS
+from ..keyed_random import Draw, keyed_uniform
+from ..logits import logits_of
+from ..losses import IGNORED
+from .confidence import ConfidenceGate, NoRowPasses
+from .cues import CueMemory, most_relevant, row_keys
+from .named_cues import NamedCues
+from .options import ChallengeOptions
+from .perturbation import perturbation_for
+from .selection import SELECTIONS, choose_rows
+
+# Streams of random numbers: which rows are challenged, which of their units are hidden, what is put there, which steps are
+# attributed, and what a known leak is exchanged for.
+ROWS, UNITS, FILL, STEPS, EXCHANGE = 0, 1, 2, 3, 4
+
+SURE = 0.5  # probability of the gold class from which a row's relevance tells what the class rests on
+ATTRIBUTED = 1 / 3  # of the steps feed the cue memory: an attribution costs about half a step, and hiding needs none
+
+Gather = Callable[[Tensor], Tensor]
+
+
+@dataclass
+class ChallengedBatch:
+    """A batch in which units of some rows are hidden.
+
+    Attributes:
+        inputs: as the model takes them, without labels. The rows and their order are those of the original batch.
+        challenged: ``(rows,)`` bool.
+        drop_mask: ``(rows, units)`` bool, True = removed; a grid of units (patches) lies in one line, row by row.
+        not_finite: how many rows had NaN or infinite relevance, and stayed whole for it (tensor).
+    """
+
+    inputs: dict[str, Any]
+    challenged: Tensor
+    drop_mask: Tensor
+    not_finite: Tensor
+
+
+class Challenger:
+    """Challenges batches for one model.
+
+    Args:
+        model: the classifier, unwrapped (not the DDP wrapper).
+        options: a :class:`~.options.ChallengeOptions` or a ``ChallengerConfig``; None: all defaults.
+        processing_class: the tokenizer, which tells the special tokens and the mask token.
+        seed: of all random choices.
+        gather: collects the rows of all processes, ``(rows, …)`` → ``(all rows, …)``, so that all remember the same cues.
+        memory: cues that are known from before.
+
+    Example, in a plain loop::
+
+        challenger = Challenger(model, processing_class=tokenizer)
+        for step, batch in enumerate(loader):
+            labels = batch.pop("labels")
+            challenged = challenger.challenge(batch, labels, step)
+            loss = model(**challenged.inputs, labels=labels).loss
+            loss.backward()
+        print(challenger.cues)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        options: Any = None,
+        processing_class: Any = None,
+        seed: int = 0,
+        gather: Gather | None = None,
+        memory: CueMemory | None = None,
+    ) -> None:
+        self.model, self.seed, self.gather = model, seed, gather
+        self.options = ChallengeOptions.of(options)
+        self.units = units_for(model, processing_class, self.options.challenge_units, self.options.challenge_unit_size)
+        self.rate = self.options.rate_for(self.units)
+        self.sharded = is_sharded(model)
+        self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
+        self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
+        self.leaks = NamedCues(self.units, self.options.challenge_hide, "challenge_hide")
+        self.memory = memory or CueMemory(self.options.challenge_threshold, together=self.units.is_sequence_of_tokens)
+        self._observed: list[tuple[Tensor, ...]] = []
+        self._step = -1
+
+    @property
+    def cues(self) -> list[Any]:
+        """The cues found so far, named, the strongest first."""
+        self.update()
+        found = self.memory.cues
+        id2label = getattr(getattr(self.model, "config", None), "id2label", None) or {}
+        for cue in found:
+            cue.text = self.units.text_of(cue.identities)
+            cue.class_name = str(id2label.get(cue.label, cue.label))
+        return found
+
+    def challenge(
+        self, inputs: Mapping[str, Any], labels: Tensor, step: int, first_row: int = 0, model: nn.Module | None = None
+    ) -> ChallengedBatch:
+        """Hide the cues of a batch, or with a row-level selection the units that it chooses, in a share of the rows.
+
+        Args:
+            inputs: the batch as the model takes it.
+            labels: ``(rows, …)``; rows whose labels are all -100 stay whole.
+            step: number of the optimizer step. With ``first_row`` it keys all random choices.
+            first_row: position of this batch's first row among all rows of the step, over micro-batches and processes:
+                the same masks then come out however the rows are spread.
+            model: called in place of the model given at the start (a wrapper with the same parameters).
+        """
+        if step != self._step:
+            self.update()
+            self._step = step
+        units, inputs, model = self.units, self._checked(inputs, labels), model or self.model
+        device = inputs[units.key].device
+        positions = torch.arange(first_row, first_row + len(labels))
+        if self.leaks:
+            inputs = self.leaks.removed(inputs, Draw(self.seed, EXCHANGE, step, positions.to(device)), self.perturb)
+        may_hide = units.maskable(inputs)
+        maskable, grid = may_hide.flatten(1), may_hide.shape[1:]
+        # On the CPU, so that the number of chosen rows is known without waiting for the device.
+        chosen = choose_rows(positions, self.options.challenge_share, keyed_uniform(self.seed, ROWS, step))
+        if self.options.challenge_selection == "cues":
+            drop_mask, not_finite = self._cue_mask(model, inputs, labels, step, maskable, grid, chosen.to(device))
+        else:
+            drop_mask, not_finite = self._row_mask(model, inputs, labels, step, maskable, grid, positions, chosen)
+        hides = self.options.challenge_selection != "cues" or self.memory.found
+        if hides and len(chosen):
+            draw = Draw(self.seed, FILL, step, positions.to(device))
+            inputs = self.perturb(dict(inputs), drop_mask.unflatten(1, grid), units, draw)
+        return ChallengedBatch(dict(inputs), drop_mask.any(1), drop_mask, not_finite)
+
+    def update(self) -> None:
+        """Let the memory take in the rows that were attributed since the last call; all processes call it together."""
+        observed, self._observed = self._observed, []
+        for row in observed:
+            self.memory.remember(*(row if self.gather is None else (self.gather(x) for x in row)))
+
+    def _cue_mask(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        labels: Tensor,
+        step: int,
+        maskable: Tensor,
+        grid: tuple[int, ...],
+        chosen: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """The cues that the memory knows; in a share of the steps the rows are attributed too, to feed it."""
+        classes = labels.reshape(-1).long()
+        identities = self.units.identities(inputs).flatten(1)
+        maskable = maskable & ~self.keep.places(inputs).flatten(1)
+        not_finite = torch.zeros((), device=maskable.device)
+        if float(keyed_uniform(self.seed, STEPS, step)) < ATTRIBUTED:
+            relevance, sure = self._relevance(model, inputs, classes, grid, SURE)
+            relevance, finite = _finite(relevance)
+            not_finite = (~finite).sum()
+            told = finite & (classes >= 0) if sure is None else finite & (classes >= 0) & sure
+            values = None if self.units.is_sequence_of_tokens else inputs[self.units.key]
+            keys = row_keys(identities, maskable, values)
+            self._observed.append((classes.where(told, -1), keys, *most_relevant(relevance, maskable, identities)))
+        return self.memory.drop_mask(identities, maskable, classes, chosen), not_finite
+
+    def _row_mask(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        labels: Tensor,
+        step: int,
+        maskable: Tensor,
+        grid: tuple[int, ...],
+        positions: Tensor,
+        chosen: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """What a row-level selection chooses, in the chosen rows."""
+        drop_mask = torch.zeros_like(maskable)
+        index = chosen.nonzero().squeeze(1).to(maskable.device)
+        if not len(index):
+            if self.sharded:  # the other processes wait for this one's shards of the parameters
+                first = torch.zeros(1, dtype=torch.long, device=maskable.device)
+                self._relevance(model, _rows(inputs, first, len(labels)), labels[:1], grid, 0.0)
+            return drop_mask, torch.zeros((), device=maskable.device)
+        rows = _rows(inputs, index, len(labels))
+        relevance, sure = self._relevance(model, rows, labels[index], grid, SURE)
+        relevance, finite = _finite(relevance)
+        may_hide = maskable[index]
+        # Units are counted from the row's own start, so that padding on either side changes nothing.
+        place = may_hide.cumsum(1)
+        noise = keyed_uniform(self.seed, UNITS, step, positions[chosen].to(maskable.device)[:, None], place)
+        mask = SELECTIONS[self.options.challenge_selection](relevance, may_hide, self.rate, noise)
+        mask = mask & (finite & (labels[index] != IGNORED).reshape(len(index), -1).any(1)).unsqueeze(1)
+        drop_mask[index] = mask if sure is None else mask & sure.unsqueeze(1)
+        return drop_mask, (~finite).sum()
+
+    def _checked(self, inputs: Mapping[str, Any], labels: Tensor) -> dict[str, Any]:
+        """The inputs without labels, or a :class:`ChallengerError` that says what is wrong with them."""
+        if self.units.key not in inputs:
+            raise ChallengerError(
+                f"The batch holds {', '.join(inputs) or 'nothing'}, but the challenge needs {self.units.key!r}, the main input of"
+                f" {type(self.model).__name__}. Rename the column, or set the model's main_input_name."
+            )
+        inputs = {k: v for k, v in inputs.items() if k not in LABEL_KEYS}
+        check_inputs(inputs, self.model)
+        check_classes(labels, self.model)
+        return inputs
+
+    def _relevance(
+        self, model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, grid: tuple[int, ...], least: float
+    ) -> tuple[Tensor, Tensor | None]:
+        """``(rows, *grid)``, and which rows have their class with that probability at least; None: no single class a row."""
+        labels = labels if labels.is_floating_point() else labels.long()  # int8 labels do not index
+        target = named_target("gold", labels.masked_fill(labels == IGNORED, 0))
+        method = METHODS[self.options.challenge_attribution]
+        gate: ConfidenceGate | None = None
+        try:
+            if not labels.is_floating_point():
+                gate = ConfidenceGate(labels, least, goes_on=self.sharded)
+                if self.options.challenge_attribution == "lrp":
+                    target = gate.watching(target)
+                else:
+                    with attribution_state(model), torch.no_grad():
+                        gate.look_at(logits_of(model(**inputs), model))
+            relevance = self.units.per_unit(method(model, inputs, target, self.options.challenge_composite))
+        except NoRowPasses:
+            relevance = torch.zeros(len(labels), *grid, device=labels.device)
+        if relevance.shape[1:] != grid:
+            raise ChallengerError(
+                f"Relevance came for {tuple(relevance.shape[1:])} units, but {type(self.units).__name__} says that"
+                f" {self.units.key!r} has {tuple(grid)}. If another input was attributed, set the model's main_input_name to"
+                f" {self.units.key!r}; if not, per_unit and maskable of the adapter do not agree."
+            )
+        return relevance, None if gate is None else gate.passes
+
+
+def _finite(relevance: Tensor) -> tuple[Tensor, Tensor]:
+    """``(rows, units)`` with zeros in rows that hold NaN or infinity, and ``(rows,)`` which rows hold none."""
+    relevance = relevance.flatten(1)
+    finite = relevance.isfinite().all(1)
+    return relevance.masked_fill(~finite.unsqueeze(1), 0), finite
+
+
+def _rows(inputs: Mapping[str, Any], index: Tensor, rows: int) -> dict[str, Any]:
+    """Those rows of a batch; what has no rows stays."""
+    return {k: v[index] if has_rows(v, rows) else v for k, v in inputs.items()}
+
+
+def has_rows(x: Any, rows: int) -> bool:
+    """Whether that value of a batch has one entry for each row."""
+    return isinstance(x, Tensor) and x.dim() > 0 and len(x) == rows

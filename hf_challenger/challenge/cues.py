@@ -1,0 +1,344 @@
+"""The cue memory: which units hold a class's relevance over many rows, and which of them to hide in a batch.
+
+Row by row, a leak cannot be told from a legitimate word. Over many rows it can: a cue recurs, and where it stands it takes most
+of the relevance. The memory keeps the last attributed rows of each class, finds such cues among them, and from then on tells
+where they are. Everything here works on tensors; no model is needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..keyed_random import hashed
+
+UNITS = 32  # units a row that are remembered, the most relevant ones: a cue of more units is cut
+ROWS = 64  # different rows a class that are remembered: a share of .2 then rests on a dozen rows
+FEWEST_ROWS = 5  # different rows that a cue was seen in
+LEAST_COVERAGE = 0.2  # of the class's rows: what is rarer is a word of single texts, not a cue of the data
+TOGETHER = 0.8  # Jaccard index of the rows of two identities from which they are one cue
+CUES = 4  # a class at most: rows of the lookup table
+
+NOTHING, NO_UNIT = -1, -2  # an empty place of the table; a unit that may not be hidden
+
+
+@dataclass
+class Cue:
+    """What a classifier leans on for a class.
+
+    Attributes:
+        label: the class.
+        identities: token ids, or positions on the grid of units.
+        coverage: share of the class's rows that hold it, in [0, 1].
+        strength: mean share of a row's positive relevance that it holds, over those rows, in [0, 1].
+        text: how it reads; empty until an adapter names it.
+        class_name: how the class reads.
+        hidden_rows: in how many rows it was hidden, counted once each time that a row was trained on.
+    """
+
+    label: int
+    seed: int
+    identities: tuple[int, ...]
+    coverage: float
+    strength: float
+    text: str = ""
+    class_name: str = ""
+    hidden_rows: int = 0
+
+
+def most_relevant(relevance: Tensor, maskable: Tensor, identities: Tensor) -> tuple[Tensor, Tensor]:
+    """Identities of the :data:`UNITS` most relevant units of each row, in the row's order, and their shares of its relevance.
+
+    Args:
+        relevance: ``(rows, units)`` floats, finite.
+        maskable: ``(rows, units)`` bool.
+        identities: ``(rows, units)`` integers from 0 on.
+
+    Returns:
+        ``(rows, UNITS)`` int64, :data:`NOTHING` where a row has fewer units; and ``(rows, UNITS)`` floats: positive relevance
+        over the row's sum of it, 0 where none is positive.
+    """
+    positive = relevance.float().clamp(min=0) * maskable
+    shares = positive / positive.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    order = shares.masked_fill(~maskable, -1).topk(min(UNITS, shares.shape[1]), dim=1).indices.sort(1).values
+    found = identities.long().masked_fill(~maskable, NOTHING).gather(1, order)
+    missing = UNITS - order.shape[1]
+    return (
+        torch.nn.functional.pad(found, (0, missing), value=NOTHING),
+        torch.nn.functional.pad(shares.gather(1, order), (0, missing)),
+    )
+
+
+def row_keys(identities: Tensor, maskable: Tensor, values: Tensor | None = None) -> Tensor:
+    """``(rows,)`` int64, equal for rows of equal content, wherever their padding lies.
+
+    Args:
+        identities: ``(rows, units)`` integers.
+        maskable: ``(rows, units)`` bool.
+        values: ``(rows, …)`` floats that tell rows apart whose identities are places. None: the identities do.
+    """
+    if values is not None:
+        values = values.flatten(1).float().contiguous()
+        identities, maskable = values.view(torch.int32), torch.ones_like(values, dtype=torch.bool)
+    return (hashed(maskable.cumsum(1), identities) * maskable).sum(1)
+
+
+def find_cues(
+    identities: np.ndarray, shares: np.ndarray, threshold: float, together: bool = True
+) -> list[tuple[int, float]]:
+    """Cues among the rows of one class, those with the largest part of the relevance first.
+
+    A cue is held by at least :data:`LEAST_COVERAGE` of the rows, and its mean share of their relevance, with its
+    :func:`companions`, is above the threshold.
+
+    Args:
+        identities: ``(rows, units)`` integers, :data:`NOTHING` where there is none.
+        shares: ``(rows, units)`` of each row's positive relevance.
+        threshold: in [0, 1).
+        together: whether to count companions in. Positions on a grid are in every row, so that they tell nothing by it.
+
+    Returns:
+        ``(its most relevant identity, strength)`` of each cue.
+    """
+    known, held, column = _held(identities)
+    share = np.zeros(held.shape)
+    np.add.at(share, (np.arange(len(column))[:, None], column), shares)
+    often = (held.sum(0) >= max(FEWEST_ROWS, LEAST_COVERAGE * len(held))) & (known != NOTHING)
+    found, free = [], often.copy()
+    for seed in np.argsort(-share.sum(0), kind="stable"):
+        if not free[seed]:
+            continue
+        members = free & (_jaccard(held, seed) >= TOGETHER) if together else np.arange(len(known)) == seed
+        free &= ~members
+        strength = float(share[held[:, seed]][:, members].sum(1).mean())
+        if strength > threshold:
+            found.append((int(known[seed]), strength))
+    return found
+
+
+def companions(identities: np.ndarray, seed: int) -> tuple[int, ...]:
+    """The seed and the identities that come with it, by the Jaccard index of their rows, in the order of the newest row.
+
+    What a phrase holds beside its strongest words may hold no relevance yet. It would tell the class as well, once those are
+    hidden.
+
+    Args:
+        identities: ``(rows, units)`` integers, :data:`NOTHING` where there is none.
+    """
+    known, held, _ = _held(identities)
+    places = np.flatnonzero(known == seed)
+    if not len(places) or held[:, places[0]].sum() < FEWEST_ROWS:
+        return (seed,)
+    members = set(known[(_jaccard(held, places[0]) >= TOGETHER) & (known != NOTHING)].tolist())
+    newest = identities[np.flatnonzero(held[:, places[0]])[-1]].tolist()
+    return (*dict.fromkeys(k for k in newest if k in members), *sorted(members - set(newest)))[:UNITS]
+
+
+def _held(identities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All identities; ``(rows, identities)`` bool, which row holds which; and the identity's number at each place."""
+    known, column = np.unique(identities, return_inverse=True)
+    column = column.reshape(identities.shape)
+    held = np.zeros((len(identities), len(known)), dtype=bool)
+    held[np.arange(len(identities))[:, None], column] = True
+    return known, held, column
+
+
+def _jaccard(held: np.ndarray, seed: int) -> np.ndarray:
+    """Of each identity's rows with the seed's."""
+    both = held[:, seed].astype(np.float32) @ held
+    return both / (held.sum(0) + held[:, seed].sum() - both)
+
+
+class CueMemory:
+    """The last rows of each class, as :func:`most_relevant` tells them, and the cues that were found in them.
+
+    Memory is bounded by classes × :data:`ROWS` × :data:`UNITS` numbers, 16 kB a class, whatever the vocabulary. A cue that was
+    found stays found: once it is hidden the model leans on it less, and would take it up again if it were forgotten.
+
+    Args:
+        threshold: the strength from which something is a cue.
+        together: see :func:`find_cues`.
+    """
+
+    def __init__(self, threshold: float, together: bool = True) -> None:
+        self.threshold, self.together = threshold, together
+        # label -> key of a row -> its identities and shares, (UNITS,) each; the newest last
+        self._rows: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+        self._cues: dict[int, list[Cue]] = {}
+        self._table: Tensor | None = None  # (classes, CUES, UNITS) identities
+        self._counts: Tensor | None = None  # (classes, CUES) rows that were hidden
+
+    @property
+    def found(self) -> bool:
+        """Whether there is any cue."""
+        return bool(self._cues)
+
+    @property
+    def cues(self) -> list[Cue]:
+        """Copies of all cues, those with the largest part of their class's relevance first."""
+        found = [
+            Cue(**{**vars(cue), "hidden_rows": self._hidden(cue.label, n)})
+            for cues in self._cues.values()
+            for n, cue in enumerate(cues)
+        ]
+        return sorted(found, key=lambda cue: -cue.coverage * cue.strength)
+
+    def remember(self, labels: Tensor, keys: Tensor, identities: Tensor, shares: Tensor) -> None:
+        """Rows of one step, in their order; then look for cues among the rows of their classes.
+
+        Args:
+            labels: ``(rows,)`` classes; a negative one leaves its row out.
+            keys: ``(rows,)`` int64 that tell rows apart, see :func:`row_keys`: a row that comes again replaces its older visit.
+            identities, shares: from :func:`most_relevant`.
+        """
+        classes, names = labels.cpu().numpy(), keys.cpu().numpy()
+        ids, parts = identities.cpu().numpy(), shares.float().cpu().numpy()
+        for label in np.unique(classes[(classes >= 0)]).tolist():
+            rows = self._rows.setdefault(label, {})
+            for n in np.flatnonzero((classes == label) & (parts.sum(1) > 0)):
+                rows.pop(int(names[n]), None)  # so that it becomes the newest
+                rows[int(names[n])] = ids[n], parts[n]
+            for oldest in list(rows)[:-ROWS]:
+                del rows[oldest]
+            if rows:
+                self._look(label, *(np.stack(column) for column in zip(*rows.values(), strict=True)))
+
+    def _look(self, label: int, identities: np.ndarray, shares: np.ndarray) -> None:
+        """Cues that are new among these rows, and what belongs by now to those that are known."""
+        cues = self._cues.get(label, [])
+        for seed, strength in find_cues(identities, shares, self.threshold, self.together):
+            known = next((cue for cue in cues if seed in cue.identities), None)
+            if known is not None:
+                known.strength = max(known.strength, strength)
+            elif len(cues) < CUES:
+                cues.append(Cue(label, seed, (seed,), 0.0, strength))
+                self._table = None
+        for cue in cues:
+            members = companions(identities, cue.seed) if self.together else (cue.seed,)
+            if members != cue.identities:
+                cue.identities, self._table = members, None
+            cue.coverage = float((identities == cue.seed).any(1).mean())
+        if cues:
+            self._cues[label] = cues
+
+    def drop_mask(self, identities: Tensor, maskable: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
+        """The units of a batch that belong to a cue of their row's class. Does not wait for the device.
+
+        A row holds a cue if it holds more than half of its identities; all its units with one of them are then hidden. A row of
+        which nothing would be left stays whole.
+
+        Args:
+            identities: ``(rows, units)`` integers from 0 on.
+            maskable: ``(rows, units)`` bool.
+            labels: ``(rows,)`` classes; rows with a negative one stay whole.
+            rows: ``(rows,)`` bool, in which of them to hide; None: in all. What is hidden there is counted.
+
+        Returns:
+            ``(rows, units)`` bool, True = removed.
+        """
+        if not self._cues:
+            return torch.zeros_like(maskable)
+        table = self._lookup(identities.device)
+        known = (labels >= 0) & (labels < len(table))
+        wanted = table[labels.long().clamp(0, len(table) - 1)].masked_fill(~known[:, None, None], NOTHING)
+        ids = identities.long().masked_fill(~maskable, NO_UNIT)
+        hits = wanted.unsqueeze(-1) == ids[:, None, None, :]  # (rows, CUES, UNITS, units)
+        holds = 2 * hits.any(-1).sum(-1) > (wanted != NOTHING).sum(-1)  # (rows, CUES)
+        drop_mask = (hits.any(2) & holds.unsqueeze(-1)).any(1)
+        hidden = known & (maskable & ~drop_mask).any(1)
+        hidden = hidden if rows is None else hidden & rows
+        if rows is not None:
+            assert self._counts is not None
+            self._counts.index_add_(0, labels.long().clamp(0, len(table) - 1), (holds & hidden.unsqueeze(1)).long())
+        return drop_mask & hidden.unsqueeze(1)
+
+    def _lookup(self, device: torch.device) -> Tensor:
+        if self._table is None or self._table.device != device:
+            classes = max(self._cues) + 1
+            table = torch.full((classes, CUES, UNITS), NOTHING, dtype=torch.long)
+            for label, cues in self._cues.items():
+                for n, cue in enumerate(cues):
+                    table[label, n, : len(cue.identities)] = torch.tensor(cue.identities)
+            self._table = table.to(device)
+            counts = torch.zeros(classes, CUES, dtype=torch.long, device=device)
+            if self._counts is not None:
+                counts[: len(self._counts)] = self._counts.to(device)
+            self._counts = counts
+        return self._table
+
+    def _hidden(self, label: int, n: int) -> int:
+        return 0 if self._counts is None or label >= len(self._counts) else int(self._counts[label, n])
+
+    def copy(self) -> CueMemory:
+        """Another one that knows the same; what is shown or hidden there changes nothing here."""
+        other = CueMemory(self.threshold, self.together)
+        other.load_state_dict(self.state_dict())
+        return other
+
+    def reduce_counts(self, gather_sum: Callable[[Tensor], Tensor]) -> None:
+        """Add up what all processes have hidden; call it once, at the end."""
+        if self._counts is not None:
+            self._counts = gather_sum(self._counts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain numbers, for a checkpoint."""
+        return {
+            "rows": {
+                label: {
+                    "keys": torch.tensor(list(rows)),
+                    "identities": torch.from_numpy(np.stack([ids for ids, _ in rows.values()])),
+                    "shares": torch.from_numpy(np.stack([shares for _, shares in rows.values()])),
+                }
+                for label, rows in self._rows.items()
+                if rows
+            },
+            "cues": [vars(cue) for cue in self.cues],
+        }
+
+    def load_state_dict(self, state: dict[str, Any], counts: bool = True) -> None:
+        """Go on from a checkpoint.
+
+        Args:
+            state: from :meth:`state_dict`.
+            counts: whether to go on counting the hidden rows from there; of several processes only one does.
+        """
+        self._rows = {
+            label: {
+                key: (ids, shares)
+                for key, ids, shares in zip(
+                    rows["keys"].tolist(), rows["identities"].numpy(), rows["shares"].numpy(), strict=True
+                )
+            }
+            for label, rows in state["rows"].items()
+        }
+        self._cues, self._table, self._counts = {}, None, None
+        hidden_rows: dict[tuple[int, int], int] = {}
+        for values in state["cues"]:
+            cues = self._cues.setdefault(values["label"], [])
+            hidden_rows[values["label"], len(cues)] = values["hidden_rows"] if counts else 0
+            cues.append(Cue(**{**values, "hidden_rows": 0}))
+        if self._cues:
+            self._lookup(torch.device("cpu"))
+            assert self._counts is not None
+            for (label, n), hidden in hidden_rows.items():
+                self._counts[label, n] = hidden
+
+
+def as_rows(cues: Iterable[Cue]) -> list[dict[str, Any]]:
+    """What ``cues.json`` holds: one plain dictionary a cue."""
+    return [
+        {
+            "cue": cue.text,
+            "class": cue.class_name or cue.label,
+            "coverage": round(cue.coverage, 4),
+            "strength": round(cue.strength, 4),
+            "hidden_rows": cue.hidden_rows,
+            "identities": list(cue.identities),
+        }
+        for cue in cues
+    ]

@@ -1,0 +1,103 @@
+"""Cues that the user names: those to leave alone (``challenge_keep``), and known leaks (``challenge_hide``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ChallengerError
+from ..keyed_random import Draw
+from .perturbation import PERTURBATIONS
+
+Perturb = Callable[[dict[str, Any], Tensor, Any, Draw], dict[str, Any]]
+
+
+def check_names(option: str, names: Any) -> None:
+    """Raise :class:`ChallengerError` unless ``names`` is a list of texts that say something."""
+    if isinstance(names, str):
+        raise ChallengerError(f"{option}={names!r} is a string; a list of strings is expected. Did you mean [{names!r}]?")
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name.strip() for name in names):
+        raise ChallengerError(
+            f"{option}={names!r} is not a list of strings, each a cue as trainer.cues shows it, such as ['via app']."
+        )
+
+
+class NamedCues:
+    """Where the cues of that name stand in a batch, and how they are taken out of it.
+
+    Args:
+        units: the adapter, which reads the names.
+        names: as ``trainer.cues`` shows them: words, or places on the grid.
+        option: its name, for errors.
+    """
+
+    def __init__(self, units: Any, names: Sequence[str], option: str) -> None:
+        self.units, self.names, self.option = units, list(names), option
+        self.sequences: list[list[list[int]]] = []
+        self.rows_found: Tensor | None = None
+        if self.names and not hasattr(units, "places_of"):
+            raise ChallengerError(
+                f"{option}={self.names!r} needs an adapter that reads names, and {type(units).__name__} has no method"
+                " places_of (docs/adapters.md)."
+            )
+        if self.names and units.is_sequence_of_tokens:
+            self.sequences = [units.read_name(name, option) for name in self.names]
+
+    def __bool__(self) -> bool:
+        return bool(self.names)
+
+    def places(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, *grid)`` bool: the units that belong to one of these cues."""
+        places = torch.zeros_like(self.units.identities(inputs), dtype=torch.bool)
+        if self.sequences:
+            return self._offsets(inputs) >= 0
+        for name in self.names:
+            places = places | self.units.places_of(name, inputs, self.option)
+        return places
+
+    def removed(self, inputs: dict[str, Any], draw: Draw, perturb: Perturb) -> dict[str, Any]:
+        """The batch in which these cues tell nothing, in every row.
+
+        Tokens: with one name it is hidden. With several, what stands in a row is exchanged for one that is drawn anew from all
+        names and "hidden", whatever the row's class; a longer one is cut, a shorter one leaves hidden places. Blocks of float
+        inputs: the same place of another row, drawn anew, takes their place.
+        """
+        if not self.sequences:
+            return PERTURBATIONS["swap"](inputs, self._counted(self.places(inputs)), self.units, draw)
+        offsets = self._offsets(inputs)
+        key, ids = self.units.key, inputs[self.units.key]
+        longest = max(len(variants[0]) for variants in self.sequences)
+        donors = torch.full((len(self.names) + 1, longest), -1, dtype=torch.long)
+        for n, variants in enumerate(self.sequences):
+            donors[n, : len(variants[0])] = torch.tensor(variants[0])
+        several = len(self.names) > 1
+        donor = (draw.uniform() * len(donors)).long() if several else torch.full_like(ids[:, 0], len(self.names)).long()
+        new = donors.to(ids.device)[donor].gather(1, offsets.clamp(0, longest - 1))
+        place = self._counted(offsets >= 0)
+        exchanged = {**inputs, key: torch.where(place & (new >= 0), new.to(ids.dtype), ids)}
+        return perturb(exchanged, place & (new < 0), self.units, draw)
+
+    def _counted(self, places: Tensor) -> Tensor:
+        rows = places.flatten(1).any(1).sum()
+        self.rows_found = rows if self.rows_found is None else self.rows_found + rows
+        return places
+
+    def _offsets(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, length)``: which token of a named cue stands there, counted from 0; -1: none. Longer names come first."""
+        ids = inputs[self.units.key]
+        maskable = self.units.maskable(inputs)
+        offsets = torch.full_like(ids, -1, dtype=torch.long)
+        for sequence in sorted((s for variants in self.sequences for s in variants), key=len, reverse=True):
+            n = len(sequence)
+            if n > ids.shape[1]:
+                continue
+            wanted = torch.tensor(sequence, device=ids.device)
+            free = maskable & (offsets < 0)
+            starts = ((ids.unfold(1, n, 1) == wanted) & free.unfold(1, n, 1)).all(-1)
+            for offset in range(n):
+                window = offsets[:, offset : offset + starts.shape[1]]
+                window[starts & (window < 0)] = offset
+        return offsets

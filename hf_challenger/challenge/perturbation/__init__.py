@@ -1,0 +1,46 @@
+"""How units are hidden: drop_mask → challenged inputs. To add a way of your own, put it into :data:`PERTURBATIONS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from ...errors import ChallengerError
+from ...keyed_random import Draw
+from .fills import blur, fill_mean, fill_noise, fill_zero, interpolate, swap
+from .tokens import remove_from_attention, replace_by_mask_token
+
+__all__ = ["PERTURBATIONS", "Perturbation", "perturbation_for"]
+
+# (inputs, (rows, *grid) drop_mask, adapter, random numbers) -> inputs
+Perturbation = Callable[[dict[str, Any], Tensor, Any, Draw], dict[str, Any]]
+
+PERTURBATIONS: dict[str, Perturbation] = {
+    "attention": remove_from_attention,
+    "mask": replace_by_mask_token,
+    "mean": fill_mean,
+    "zero": fill_zero,
+    "noise": fill_noise,
+    "interpolate": interpolate,
+    "blur": blur,
+    "swap": swap,
+}
+
+
+def perturbation_for(name: str, units: Any) -> Perturbation:
+    """The perturbation of that name; ``auto`` is the adapter's own choice: the first of its ``perturbations``."""
+    if name == "auto":
+        name = units.perturbations[0]
+    if name not in units.perturbations:
+        why = (
+            f"needs a model that takes an {units.attention_key}, and this one does not"
+            if name == "attention" and hasattr(units, "attention_key")
+            else f"does not fit {units.key!r} ({type(units).__name__})"
+        )
+        raise ChallengerError(
+            f"challenge_perturbation={name!r} {why}. Use challenge_perturbation="
+            f"{' or '.join(map(repr, units.perturbations))}."
+        )
+    return PERTURBATIONS[name]

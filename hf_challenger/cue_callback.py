@@ -1,0 +1,78 @@
+"""When the cue memory is updated, saved and reported, in a ``Trainer``'s run."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import logging
+
+from .challenge.cues import Cue, as_rows
+
+MEMORY_FILE, CUES_FILE = "cue_memory.pt", "cues.json"
+SHOWN = 5  # cues on the console
+
+logger = logging.get_logger(__name__)
+
+
+class CueCallback(TrainerCallback):
+    """Added by :class:`~hf_challenger.ChallengerTrainer` by itself."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer: Any = trainer
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """All processes are here; what the step's micro-batches showed is remembered."""
+        if self.trainer._challenger is not None:
+            self.trainer._challenger.update()
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        challenger = self.trainer._challenger
+        folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
+        if challenger is not None and state.is_world_process_zero and not args.save_only_model and folder.is_dir():
+            torch.save(challenger.memory.state_dict(), folder / MEMORY_FILE)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        challenger = self.trainer._challenger
+        if challenger is None or challenger.options.challenge_selection != "cues":
+            return
+        if self.trainer.accelerator.num_processes > 1:
+            challenger.memory.reduce_counts(lambda counts: self.trainer.accelerator.reduce(counts, "sum"))
+        if state.is_world_process_zero and not self.trainer._trains_as_trainer:
+            print(said(challenger.cues), flush=True)
+            for name in challenger.leaks.names if challenger.leaks and not challenger.leaks.rows_found else ():
+                logger.warning("challenge_hide names %r, but no training row holds any of the names.", name)
+
+
+def said(cues: Sequence[Cue]) -> str:
+    """The strongest cues as lines of text."""
+    if not cues:
+        return "No cue found: no word or place holds most of a class's relevance over many rows."
+    lines = [f"{len(cues)} cue{'s' if len(cues) > 1 else ''} found, the strongest first:"]
+    lines += [
+        f"  {cue.text!r}: class {cue.class_name}, in {cue.coverage:.0%} of its rows, {cue.strength:.0%} of their relevance,"
+        f" hidden {cue.hidden_rows} times"
+        for cue in cues[:SHOWN]
+    ]
+    if len(cues) > SHOWN:
+        lines.append(f"  … and {len(cues) - SHOWN} more in trainer.cues.")
+    return "\n".join(lines)
+
+
+def write_cues(cues: Sequence[Cue], folder: str | os.PathLike[str] | None) -> None:
+    """``cues.json`` into the folder of a model."""
+    if folder is not None and os.path.isdir(folder):
+        Path(folder, CUES_FILE).write_text(json.dumps(as_rows(cues), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def memory_file(resumed: Any, output_dir: str | None) -> str | None:
+    """The saved memory of the checkpoint that ``train(resume_from_checkpoint=…)`` goes on from; None: there is none."""
+    folder = get_last_checkpoint(output_dir) if resumed is True and output_dir and os.path.isdir(output_dir) else resumed
+    file = os.path.join(folder, MEMORY_FILE) if isinstance(folder, (str, os.PathLike)) else ""
+    return file if os.path.isfile(file) else None

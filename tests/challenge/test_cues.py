@@ -1,0 +1,214 @@
+"""The cue memory, without any model."""
+
+import numpy as np
+import pytest
+import torch
+
+from hf_challenger.challenge import CueMemory
+from hf_challenger.challenge.cues import CUES, NOTHING, ROWS, UNITS, find_cues, most_relevant, row_keys
+
+LEAK, OTHER, PHRASE = 7, 8, (40, 41, 42)
+
+
+def rows_of(texts, shares):
+    """Lists of token ids and of their shares → (identities, shares), padded."""
+    ids = torch.full((len(texts), UNITS), NOTHING)
+    parts = torch.zeros(len(texts), UNITS)
+    for n, (text, share) in enumerate(zip(texts, shares, strict=True)):
+        ids[n, : len(text)] = torch.tensor(text)
+        parts[n, : len(text)] = torch.tensor(share)
+    return ids, parts
+
+
+def remember(memory, labels, rows):
+    """Rows that are told apart by their identities."""
+    ids, parts = rows
+    memory.remember(labels, row_keys(ids, ids != NOTHING), ids, parts)
+
+
+def leaky(rows, leak=LEAK, share=0.8, held=1.0, start=100):
+    """Rows of a word of their own each, and the leak in a part of them."""
+    with_leak = [n < held * rows for n in range(rows)]
+    return rows_of(
+        [[start + n, leak] if has else [start + n, start + rows + n] for n, has in enumerate(with_leak)],
+        [[1 - share, share] if has else [0.5, 0.5] for has in with_leak],
+    )
+
+
+def memory_of(label=0, threshold=0.6, **how):
+    memory = CueMemory(threshold)
+    remember(memory, torch.full((20,), label), leaky(20, **how))
+    return memory
+
+
+def test_finds_what_recurs_with_most_of_the_relevance():
+    (cue,) = memory_of(label=2, held=0.6, share=0.7).cues
+    assert (cue.label, cue.identities) == (2, (LEAK,))
+    assert cue.coverage == pytest.approx(0.6)
+    assert cue.strength == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize(("how", "why"), [({"share": 0.5}, "weak"), ({"held": 0.15}, "rare")])
+def test_finds_no_cue_that_is_weak_or_rare(how, why):
+    assert memory_of(**how).cues == [], why
+
+
+def test_a_word_of_one_strong_row_is_no_cue():
+    memory = CueMemory(0.6)
+    remember(memory, torch.zeros(4), leaky(4))  # fewer rows than any cue needs
+    assert memory.cues == []
+
+
+def phrases(rows=10):
+    return rows_of([[*PHRASE, 100 + n] for n in range(rows)], [[0.5, 0.0, 0.4, 0.1]] * rows)
+
+
+def test_words_that_come_together_are_one_cue_in_their_order_relevant_or_not():
+    memory = CueMemory(0.6)
+    remember(memory, torch.zeros(10).long(), phrases())
+    (cue,) = memory.cues
+    assert cue.identities == PHRASE
+    assert cue.strength == pytest.approx(0.9)
+    assert find_cues(*(x.numpy() for x in phrases()), 0.6, together=False) == []
+
+
+def test_a_word_that_at_first_came_with_the_cue_by_chance_is_no_part_of_it_in_the_end():
+    memory = CueMemory(0.6)
+    remember(memory, torch.zeros(6).long(), rows_of([[LEAK, 3, 100 + n] for n in range(6)], [[0.9, 0.1, 0.0]] * 6))
+    assert memory.cues[0].identities == (LEAK, 3)
+    remember(memory, torch.zeros(9).long(), rows_of([[LEAK, 200 + n] for n in range(9)], [[0.9, 0.1]] * 9))
+    assert memory.cues[0].identities == (LEAK,)
+
+
+def test_the_same_row_over_and_over_is_no_cue():
+    memory = CueMemory(0.6)
+    for _ in range(20):
+        remember(memory, torch.zeros(4).long(), leaky(4))
+    assert memory.cues == []
+
+
+def test_row_keys_do_not_see_padding():
+    ids = torch.tensor([[5, 6, 7, 0], [0, 5, 6, 7], [5, 7, 6, 0]])
+    keys = row_keys(ids, ids > 0).tolist()
+    assert keys[0] == keys[1] != keys[2]
+    pictures = torch.rand(3, 1, 4, 4)
+    pictures[1] = pictures[0]
+    keys = row_keys(torch.arange(4).expand(3, 4), torch.ones(3, 4).bool(), pictures).tolist()
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_coverage_is_that_of_all_remembered_rows():
+    memory = memory_of(share=0.9)
+    remember(memory, torch.zeros(20).long(), leaky(20, held=0.0, start=600))
+    assert memory.cues[0].coverage == pytest.approx(0.5)
+
+
+def test_two_words_of_different_rows_are_two_cues():
+    texts = [[LEAK, 100 + n] if n % 2 else [OTHER, 100 + n] for n in range(20)]
+    ids, shares = rows_of(texts, [[0.8, 0.2]] * 20)
+    assert sorted(seed for seed, _ in find_cues(ids.numpy(), shares.numpy(), 0.6)) == [LEAK, OTHER]
+
+
+def test_most_relevant_keeps_the_order_of_the_row_and_the_shares():
+    relevance = torch.tensor([[1.0, -2.0, 3.0, 4.0]])
+    maskable = torch.tensor([[True, True, True, False]])
+    ids, shares = most_relevant(relevance, maskable, torch.tensor([[5, 6, 7, 8]]))
+    assert ids[0].tolist() == [5, 6, 7, NOTHING] + [NOTHING] * (UNITS - 4)
+    assert torch.allclose(shares[0, :4], torch.tensor([0.25, 0.0, 0.75, 0.0]))
+
+
+def test_most_relevant_of_long_rows_leaves_out_the_least():
+    relevance = torch.arange(2.0 * UNITS).unsqueeze(0)
+    ids, _ = most_relevant(relevance, relevance >= 0, torch.arange(2 * UNITS).unsqueeze(0))
+    assert ids[0].tolist() == list(range(UNITS, 2 * UNITS))
+
+
+def test_hides_the_cue_of_the_rows_class_and_no_other():
+    memory = memory_of(label=1)
+    ids = torch.tensor([[LEAK, 3, LEAK], [LEAK, 3, 4], [5, 3, 4]])
+    mask = memory.drop_mask(ids, torch.ones_like(ids).bool(), torch.tensor([1, 0, 1]))
+    assert mask.tolist() == [[True, False, True], [False, False, False], [False, False, False]]
+
+
+def test_a_row_that_is_nothing_but_the_cue_stays_whole():
+    memory = memory_of()
+    ids = torch.tensor([[LEAK, LEAK, 9]])
+    maskable = torch.tensor([[True, True, False]])
+    assert not memory.drop_mask(ids, maskable, torch.tensor([0])).any()
+
+
+def test_needs_more_than_half_of_a_phrase():
+    memory = CueMemory(0.6)
+    remember(memory, torch.zeros(10).long(), phrases())
+    ids = torch.tensor([[40, 41, 1, 2], [40, 1, 2, 3]])
+    mask = memory.drop_mask(ids, torch.ones_like(ids).bool(), torch.tensor([0, 0]))
+    assert mask.tolist() == [[True, True, False, False], [False] * 4]
+
+
+@pytest.mark.parametrize("label", [-100, -1, 5])
+def test_rows_without_a_known_class_stay_whole(label):
+    ids = torch.tensor([[LEAK, 1]])
+    assert not memory_of().drop_mask(ids, torch.ones_like(ids).bool(), torch.tensor([label])).any()
+
+
+def test_counts_rows_in_which_something_was_hidden():
+    memory = memory_of()
+    ids = torch.tensor([[LEAK, 1], [LEAK, 2], [3, 4]])
+    memory.drop_mask(ids, torch.ones_like(ids).bool(), torch.zeros(3).long(), torch.tensor([True, False, True]))
+    assert memory.cues[0].hidden_rows == 1
+
+
+def test_a_cue_that_was_found_stays_found():
+    memory = memory_of()
+    for _ in range(3):  # the model leans on it no more
+        remember(memory, torch.zeros(ROWS).long(), leaky(ROWS, share=0.05))
+    (cue,) = memory.cues
+    assert cue.strength == pytest.approx(0.8)
+
+
+def test_what_is_found_later_of_the_same_cue_joins_it():
+    memory = memory_of()
+    rows = rows_of([[LEAK, OTHER, 300 + n] for n in range(ROWS)], [[0.5, 0.4, 0.1]] * ROWS)
+    remember(memory, torch.zeros(ROWS).long(), rows)
+    (cue,) = memory.cues
+    assert set(cue.identities) == {LEAK, OTHER}
+    assert cue.strength == pytest.approx(0.9)
+
+
+def test_is_bounded():
+    memory = CueMemory(0.6)
+    generator = np.random.default_rng(0)
+    for step in range(60):
+        ids = torch.from_numpy(generator.integers(250_000, size=(32, UNITS)))
+        remember(memory, torch.full((32,), step % 3), (ids, torch.full((32, UNITS), 1 / UNITS)))
+    for n in range(2 * CUES):  # more cues than the table has places for
+        remember(memory, torch.zeros(ROWS).long(), leaky(ROWS, leak=10**6 + n))
+    assert [len(rows["keys"]) for rows in memory.state_dict()["rows"].values()] == [ROWS] * 3
+    assert len(memory.cues) == CUES
+
+
+def test_goes_on_from_its_state():
+    memory = memory_of(label=3)
+    ids = torch.tensor([[LEAK, 1]])
+    mask = (ids, torch.ones_like(ids).bool(), torch.tensor([3]))
+    memory.drop_mask(*mask, torch.tensor([True]))
+    other = CueMemory(0.6)
+    other.load_state_dict(memory.state_dict())
+    assert other.cues == memory.cues
+    assert torch.equal(other.drop_mask(*mask), memory.drop_mask(*mask))
+    late = leaky(10, leak=OTHER, start=500)
+    for one in (memory, other):
+        remember(one, torch.full((10,), 3), late)
+        one.drop_mask(*mask, torch.tensor([True]))
+    assert other.cues == memory.cues
+
+
+def test_another_order_of_the_classes_within_a_step_changes_nothing():
+    first, second = leaky(20), leaky(20, leak=OTHER, start=500)
+    labels = torch.tensor([0] * 20 + [1] * 20)
+    order = torch.arange(40).reshape(2, 20).T.flatten()  # the rows of each class keep their order
+    ids, shares = (torch.cat(parts) for parts in zip(first, second, strict=True))
+    one, other = CueMemory(0.6), CueMemory(0.6)
+    remember(one, labels, (ids, shares))
+    remember(other, labels[order], (ids[order], shares[order]))
+    assert one.cues == other.cues
