@@ -137,10 +137,8 @@ def rules(folder: Path) -> Names:
 
 
 def plain_loop(folder: Path) -> Names:
-    batch = tiny_batch()
-    labels = batch.pop("labels")
-    names: dict[str, Any] = {"model": tiny_bert(), "tokenizer": tiny_tokenizer(), "batch": batch, "labels": labels}
-    names |= {"step": 0, "first_row": 0, "rows": len(labels), "accelerator": Accelerator(cpu=True)}
+    names: dict[str, Any] = {"model": tiny_bert(), "tokenizer": tiny_tokenizer(), "loader": [tiny_batch()]}
+    names |= {"accelerator": Accelerator(cpu=True)}
     yield names | {"Challenger": Challenger, "ChallengeOptions": ChallengeOptions}
     assert names["model"].classifier.weight.grad.abs().sum() > 0
 
