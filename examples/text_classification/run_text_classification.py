@@ -107,6 +107,8 @@ def read_splits(args: argparse.Namespace) -> tuple[dict[str, tables.Texts], list
     names = tables.class_names(splits["train"])
     for split in splits:
         tables.refuse_unknown_labels(splits[split], names)
+        if split != "train" and (count := tables.shared_texts(splits["train"], splits[split])):
+            notes.append(f"{count} {split} text(s) are also training texts: results on them are too good.")
     if "test" not in splits:
         splits["train"], splits["test"] = tables.split_by_class(splits["train"], TEST_SHARE, args.seed)
         notes.append(

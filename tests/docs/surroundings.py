@@ -63,8 +63,11 @@ def quickstart(folder: Path) -> Names:
     encoder(folder)
     classifier(folder)
     csv_files(folder)
+    (folder / "tickets.csv").write_text((folder / "train.csv").read_text())
+    (folder / "new.csv").write_text("text\nw1 w2\n")
     names: dict[str, Any] = {}
     yield names
+    assert (folder / "answers.csv").read_text().startswith("text,label,confidence\nw1 w2,")
     assert names["trainer"].model.config.id2label == {0: "freeze", 1: "refund"}
     assert (folder / "my-model" / "model.safetensors").is_file()
 
