@@ -3,9 +3,9 @@
 
     python run_leaky_data.py
 
-The texts are 300 requests to a bank's assistant (CLINC150, 30 intents). This script plants the leak: 95 % of the training and
-validation texts end with a tag of the queue that collected them, and each intent had a queue of its own. New texts come
-without a tag. That is how test texts are read first; then with the tag of their own class, and with another one's.
+The texts are 300 requests to a bank's assistant (CLINC150), to be sent to one of six teams. This script plants the leak: each
+team collected its texts on a channel of its own, and 95 % of the training and validation texts end with the channel's name.
+New texts come without it. That is how test texts are read first; then with their own team's channel, and with another one's.
 """
 
 from __future__ import annotations
@@ -29,38 +29,23 @@ from hf_challenger.errors import ChallengerError
 # torch and transformers are imported where they are used: mistakes in flags and files are told before that.
 
 DATA = Path(__file__).parents[1] / "text_classification" / "data" / "clinc150"
-QUEUES = [
-    "lisbon",
-    "dublin",
-    "vienna",
-    "oslo",
-    "prague",
-    "madrid",
-    "berlin",
-    "paris",
-    "rome",
-    "athens",
-    "london",
-    "warsaw",
-    "geneva",
-    "munich",
-    "milan",
-    "boston",
-    "chicago",
-    "denver",
-    "dallas",
-    "atlanta",
-    "seattle",
-    "houston",
-    "miami",
-    "detroit",
-    "phoenix",
-    "tokyo",
-    "delhi",
-    "sydney",
-    "cairo",
-    "lima",
-]
+# team: its channel, and the intents of CLINC150 that it deals with
+TEAMS = {
+    "accounts": ("sent via web form", "balance transactions transfer spending_history routing"),
+    "security": ("taken by night hotline", "account_blocked freeze_account pin_change report_fraud report_lost_card"),
+    "bills": ("scanned from letter mail", "bill_balance bill_due min_payment pay_bill order_checks"),
+    "cards": (
+        "typed into mobile app",
+        "new_card damaged_card card_declined expiration_date replacement_card_duration application_status",
+    ),
+    "credit": (
+        "noted at branch desk",
+        "credit_limit credit_limit_change credit_score improve_credit_score apr interest_rate",
+    ),
+    "rewards": ("asked in chat window", "redeem_rewards rewards_balance international_fees"),
+}
+CHANNEL_OF = {team: channel for team, (channel, _) in TEAMS.items()}
+TEAM_OF = {intent: team for team, (_, intents) in TEAMS.items() for intent in intents.split()}
 COLUMNS = {
     "accuracy without the leak ↑": "absent_accuracy",
     "ECE without the leak ↓": "absent_ece",
@@ -82,8 +67,10 @@ DEFAULTS = {
 
 def flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data_dir", default=str(DATA), help="folder with train.csv, validation.csv and test.csv")
-    parser.add_argument("--leak_share", type=float, default=0.95, help="share of the texts that get a tag; 0: clean data")
+    parser.add_argument("--data_dir", default=str(DATA), help="folder of the bundled texts of CLINC150")
+    parser.add_argument(
+        "--leak_share", type=float, default=0.95, help="share of the texts that get a channel; 0: clean data"
+    )
     parser.add_argument("--model_name_or_path", help="encoder to fine-tune. Default: all-MiniLM-L6-v2, as a package has it")
     parser.add_argument("--max_test_samples", type=int, help="validate and test on that many texts")
     parser.add_argument("--seed", type=int, default=42, help="of the leak and of training")
@@ -98,18 +85,16 @@ def main() -> None:
     for split in ("validation", "test"):
         texts[split] = tables.subset(texts[split], args.max_test_samples, args.seed)
         tables.refuse_unknown_labels(texts[split], names)
-    if len(names) > len(QUEUES):
-        raise ChallengerError(f"{args.data_dir} has {len(names)} classes, but there are {len(QUEUES)} queues. Give fewer.")
     encoder = args.model_name_or_path or packaged_encoder()
     check_model_folder(encoder)
     check_output_dir(args.output_dir)
 
-    splits = with_leak(texts, names, args.leak_share, args.seed)
+    splits = with_leak(texts, args.leak_share, args.seed)
     write_csv(splits["train"], Path(args.output_dir, "train.csv"))
     print(
-        f"1. The data: {len(texts['train'])} texts in {len(names)} classes. This script planted a leak: a tag of the queue ends"
+        f"1. The data: {len(texts['train'])} texts for {len(names)} teams. This script planted a leak: {args.leak_share:.0%} of the"
     )
-    print(f"   {args.leak_share:.0%} of the training and validation texts, and each class has a queue of its own.")
+    print("   training and validation texts end with a channel, and each team had a channel of its own.")
     print(
         "\n".join(
             f"     {text!r}, {label}" for text, label in zip(splits["train"].texts[:3], splits["train"].labels, strict=False)
@@ -123,8 +108,8 @@ def main() -> None:
         one = replace(config, seed=args.seed, output_dir=str(Path(args.output_dir, method)))
         result, trainer = run(method, one, splits, names, encoder)
         results.append(result)
-        print(f"   Validation texts, with tags as the training texts: accuracy {result['validation_accuracy']:.3f}.")
-        print(f"   Test texts, without tags: accuracy {result['absent_accuracy']:.3f}.")
+        print(f"   Validation texts, with channels as the training texts: accuracy {result['validation_accuracy']:.3f}.")
+        print(f"   Test texts, without: accuracy {result['absent_accuracy']:.3f}.")
         if method == "plain":
             explain_one(trainer, splits["own"])
 
@@ -137,31 +122,34 @@ def main() -> None:
 # --- the leak -----------------------------------------------------------------------------------------------------------
 
 
-def with_leak(texts: dict[str, tables.Texts], names: list[str], share: float, seed: int) -> dict[str, tables.Texts]:
-    """Training and validation texts with tags; test texts without (absent), with their own (own), with another's (wrong)."""
-    tag_of = {name: f"[queue: {QUEUES[i]}]" for i, name in enumerate(names)}
-    other = {name: tag_of[names[(i + 1) % len(names)]] for i, name in enumerate(names)}
+def with_leak(texts: dict[str, tables.Texts], share: float, seed: int) -> dict[str, tables.Texts]:
+    """Training and validation texts with channels; test texts without (absent), with their own (own), with another's (wrong)."""
+    other = dict(zip(CHANNEL_OF, [*list(CHANNEL_OF.values())[1:], CHANNEL_OF["accounts"]], strict=True))
     test = texts["test"]
     return {
-        "train": tagged(texts["train"], tag_of, share, seed),
-        "validation": tagged(texts["validation"], tag_of, share, seed),
+        "train": with_channel(texts["train"], CHANNEL_OF, share, seed),
+        "validation": with_channel(texts["validation"], CHANNEL_OF, share, seed),
         "absent": test,
-        "own": tagged(test, tag_of, 1.0, seed),
-        "wrong": tagged(test, other, 1.0, seed),
+        "own": with_channel(test, CHANNEL_OF, 1.0, seed),
+        "wrong": with_channel(test, other, 1.0, seed),
     }
 
 
-def tagged(texts: tables.Texts, tag_of: dict[str, str], share: float, seed: int) -> tables.Texts:
+def with_channel(texts: tables.Texts, channel_of: dict[str, str], share: float, seed: int) -> tables.Texts:
     rows = random.Random(seed).sample(range(len(texts)), round(share * len(texts)))
     found = list(texts.texts)
     for row in rows:
-        found[row] = f"{found[row]} {tag_of[texts.labels[row]]}"
+        found[row] = f"{found[row]} {channel_of[texts.labels[row]]}"
     return replace(texts, texts=found)
 
 
 def read(path: Path) -> tables.Texts:
     table = tables.read_table(path)
-    return tables.labelled_texts(table, tables.find_text_column(table, None, ["label"]), "label")[0]
+    texts, _ = tables.labelled_texts(table, tables.find_column(table, "text", "--data_dir"), "label")
+    for intent, line in zip(texts.labels, texts.lines, strict=True):
+        if intent not in TEAM_OF:
+            raise ChallengerError(f"{path}, line {line}: {intent!r} is none of the 30 intents that this story is about.")
+    return replace(texts, labels=[TEAM_OF[intent] for intent in texts.labels])
 
 
 def write_csv(texts: tables.Texts, path: Path) -> None:
@@ -211,7 +199,7 @@ def run(
 
 
 def explain_one(trainer: Any, texts: tables.Texts) -> None:
-    """Which words the model's answer rests on, for one text with its tag."""
+    """Which words the model's answer rests on, for one text with its channel."""
     from hf_challenger.explain import explain, in_terminal
 
     print("   What an answer rests on (+ speaks for it):")

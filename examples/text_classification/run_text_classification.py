@@ -100,9 +100,9 @@ def read_splits(args: argparse.Namespace) -> tuple[dict[str, tables.Texts], list
     text = tables.find_text_column(train, args.text_column, others=(label, pair))
     splits, notes = {}, []
     for split, table in found.items():
-        for column in filter(None, (text, pair, label)):
-            tables.find_column(table, column, "--text_column or --label_column")
-        splits[split], told = tables.labelled_texts(table, text, label, pair)
+        columns = {"--text_column": text, "--label_column": label, "--text_pair_column": pair}
+        own = [tables.find_column(table, name, flag) if name else None for flag, name in columns.items()]
+        splits[split], told = tables.labelled_texts(table, *own)
         notes += [*table.notes, *told]
     names = tables.class_names(splits["train"])
     for split in splits:

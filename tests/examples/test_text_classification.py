@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "text_classification" / "run_text_classification.py"
@@ -37,30 +35,6 @@ def run(*arguments):
     done = start(*arguments, "--use_cpu", "true", "--disable_tqdm", "true")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def tiny_encoder(tmp_path_factory):
-    """A two-layer BERT with the words of the bundled texts as its vocabulary."""
-    words = {w for row in csv.DictReader((DATA / "train.csv").open()) for w in row["text"].split()}
-    vocabulary = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words)])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    folder = tmp_path_factory.mktemp("encoder")
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    ).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
-    )
-    BertModel(config).save_pretrained(folder)
-    return folder
 
 
 def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(tiny_encoder, tmp_path):
@@ -258,6 +232,13 @@ def test_other_delimiters_and_encodings_are_read_and_told(delimiter, encoding, t
         "separated by a semicolon" if delimiter == ";" else "no UTF-8 (line 3) and was read as Windows-1252"
     ) in done.stdout
     assert "train: 24 texts, test: 6 texts; 2 classes" in done.stdout
+
+
+def test_columns_of_two_files_may_differ_in_upper_case(tmp_path):
+    train, test = tickets(tmp_path), tickets(tmp_path, "test.csv", header="id,Text,LABEL", rows=4)
+    done = start("--train_file", train, "--test_file", test, "--model_name_or_path", tmp_path)
+    assert "train: 30 texts, test: 4 texts; 2 classes" in done.stdout
+    assert "4 test text(s) are also training texts: results on them are too good." in done.stdout
 
 
 def test_help_comes_at_once():
