@@ -1,4 +1,4 @@
-"""Fine-tune on small data with attribution maps: ``ChallengerTrainer`` in place of ``Trainer``.
+"""Find the cues that a classifier leans on, and train without them: ``ChallengerTrainer`` in place of ``Trainer``.
 
 Public names are imported at first use. The commands check their arguments and files before torch and transformers are
 loaded, which takes up to ten seconds.

@@ -92,7 +92,7 @@ class Challenger:
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
         self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
         self.leaks = NamedCues(self.units, self.options.challenge_hide, "challenge_hide")
-        self.memory = memory or CueMemory(self.options.challenge_threshold, together=self.units.is_sequence_of_tokens)
+        self.memory = memory or CueMemory(self.options.challenge_threshold, not self.units.is_sequence_of_tokens)
         self._observed: list[tuple[Tensor, ...]] = []
         self._step = -1
 
