@@ -30,8 +30,9 @@ def check_arguments(model: Any = None, args: Any = None, *rest: Any, **kwargs: A
     if isinstance(args, TrainingArguments) and args.should_save and args.output_dir is not None:
         try:
             os.makedirs(args.output_dir, exist_ok=True)
-            with tempfile.TemporaryFile(dir=args.output_dir):
-                pass
+            if args.save_strategy != "no":
+                with tempfile.TemporaryFile(dir=args.output_dir):
+                    pass
         except OSError as error:
             raise ChallengerError(
                 f"output_dir={args.output_dir!r} cannot be written ({error}). Choose a folder that can be."
@@ -66,6 +67,33 @@ def on_all_processes(
     return found
 
 
+def refuse_other_tasks(model: nn.Module) -> None:
+    """Raise :class:`NotChallengeable` for transformers' models that give no single answer for the whole input."""
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT
+    for cls in type(base).__mro__:
+        if not cls.__module__.startswith("transformers.") or cls.__name__ == "PreTrainedModel":
+            continue
+        name = cls.__name__
+        if ("Classification" not in name and "Regression" not in name) or "TokenClass" in name or "FrameClass" in name:
+            raise NotChallengeable(
+                f"{type(base).__name__} is no classifier of whole inputs. Classification and regression of whole inputs can be"
+                " challenged; token classification, question answering, multiple choice and language modelling cannot. For a"
+                " classifier load the model with a classification head, such as AutoModelForSequenceClassification."
+            )
+        return
+
+
+def refuse_several_classes(labels: Tensor, model: nn.Module) -> None:
+    """Raise :class:`NotChallengeable` where rows have no single class each: a cue is a cue of a class."""
+    config: Any = getattr(model, "config", None)
+    problem = problem_type_of(getattr(config, "problem_type", None), getattr(config, "num_labels", None), labels)
+    if problem != "single_label_classification" or labels.numel() != len(labels):
+        raise NotChallengeable(
+            f"Labels of shape {tuple(labels.shape)} and type {labels.dtype} ({problem}) do not give each row one class, and cues"
+            " are told by class. Set challenge_selection='sample' to hide relevant units row by row."
+        )
+
+
 def refuse_unsupported(model: nn.Module, gpus_of_this_process: int = 1) -> None:
     """Raise :class:`NotChallengeable` for ways of training that the challenge cannot, or was never seen to, go with.
 
@@ -92,8 +120,7 @@ def refuse_unsupported(model: nn.Module, gpus_of_this_process: int = 1) -> None:
     if any(getattr(module, "is_quantized", False) is True for module in model.modules()):
         raise NotChallengeable(
             "The model's weights are quantized; the operations of quantized layers have no relevance rule yet. Load the model"
-            " without quantization_config (dtype='bfloat16' halves its memory; PEFT adapters on it are supported), or train"
-            " with challenge_share=0, which is plain Trainer."
+            " without quantization_config (dtype='bfloat16' halves its memory; PEFT adapters on it are supported)."
         )
 
 
@@ -112,7 +139,7 @@ def check_inputs(inputs: Mapping[str, Any], model: nn.Module) -> None:
     if ids.dim() != 2:
         raise NotChallengeable(
             f"'input_ids' has shape {tuple(ids.shape)}; (rows, length) is expected. Multiple choice and other tasks with"
-            " several texts a row are not supported: train them with Trainer, or one text (or text pair) a row."
+            " several texts a row are not supported: pass one text (or text pair) a row."
         )
     vocabulary = _vocabulary(model)
     if vocabulary is not None and ((ids < 0) | (ids >= vocabulary)).any():

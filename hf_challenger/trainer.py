@@ -17,6 +17,7 @@ from .compat import FailedUploads, count_labels, head_takes_the_mean, ignored_ou
 from .config import LOWER_IS_BETTER
 from .cue_callback import CueCallback, memory_file, write_cues
 from .errors import ChallengerWarning, NoEffectWarning, NotChallengeable
+from .logits import logits_of
 from .losses import IGNORED
 from .model_card import write_model_card
 
@@ -45,6 +46,7 @@ class ChallengerTrainer(FailedUploads):
         ChallengeOptions.of(self.args)  # an option that is wrong is told before anything is built
         self._challenger: Challenger | None = None
         self._trains_as_trainer = False  # since this model or task cannot be challenged
+        self._computed_losses = False  # in this training, by compute_loss of this class
         self._memory_file: str | None = None  # of the checkpoint that training resumes from
         self._counters: Tensor | None = None
         self._labels_in_step: Tensor | None = None
@@ -74,7 +76,7 @@ class ChallengerTrainer(FailedUploads):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As ``Trainer.train``. The metrics it returns also hold what :class:`~.calibration.CalibrationCallback` logged."""
-        self._challenger, self._trains_as_trainer = None, False
+        self._challenger, self._trains_as_trainer, self._computed_losses = None, False, False
         resumed = kwargs.get("resume_from_checkpoint", args[0] if args else None)
         self._memory_file = memory_file(resumed, self.args.output_dir)
         output = super().train(*args, **kwargs)
@@ -103,13 +105,17 @@ class ChallengerTrainer(FailedUploads):
             if return_outputs and isinstance(found[1], Tensor):  # of which Trainer would cut the first row, for the loss
                 return found[0], {"logits": found[1]}
             return found
-        first_row = self._first_row()
+        first_row, self._computed_losses = self._first_row(), True
         if ChallengeOptions.of(self.args).challenge_share == 0:
             return self._trainers_loss(model, inputs, return_outputs, num_items_in_batch)
         inputs = self._challenged(model, inputs, first_row)
+        if self._trains_as_trainer:
+            return self._trainers_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, outputs = self._trainers_loss(model, inputs, True, num_items_in_batch)
-        if self.accelerator.scaler is None:  # fp16's gradient scaler skips such steps by itself
-            refuse_bad_loss(loss.detach(), model, self.state.global_step)
+        if self.accelerator.scaler is None and not loss.isfinite():  # fp16's gradient scaler skips such steps by itself
+            if (inputs[self._label_name(inputs)] != IGNORED).any():
+                refuse_bad_loss(loss.detach(), model, self.state.global_step)
+            loss = logits_of(outputs if isinstance(outputs, dict) else outputs[1:]).sum() * 0  # the mean over no label
         return (loss, outputs) if return_outputs else loss
 
     def _challenged(self, model: nn.Module, inputs: dict[str, Any], first_row: int) -> dict[str, Any]:
@@ -123,7 +129,7 @@ class ChallengerTrainer(FailedUploads):
             batch = challenger.challenge(inputs, labels, self.state.global_step, first_row)
         except NotChallengeable as error:
             if options != ChallengeOptions():
-                raise
+                raise NotChallengeable(f"{error} Or set challenge_share=0, which trains as Trainer does.") from error
             self._trains_as_trainer = True
             warnings.warn(f"Training goes on as with Trainer, without a challenge: {error}", ChallengerWarning, stacklevel=2)
             return inputs

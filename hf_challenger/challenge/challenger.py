@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
 from ..attribution.methods import METHODS
 from ..attribution.state import attribution_state
 from ..attribution.targets import named_target
-from ..checks import check_classes, check_inputs, is_sharded
-from ..errors import ChallengerError
+from ..checks import check_classes, check_inputs, is_sharded, refuse_other_tasks, refuse_several_classes
+from ..errors import ChallengerError, NotChallengeable
 from ..inputs import units_for
-from ..inputs.main_input import LABEL_KEYS
+from ..inputs.main_input import LABEL_KEYS, taken_by
 from ..keyed_random import Draw, keyed_uniform
 from ..logits import logits_of
-from ..losses import IGNORED
+from ..losses import IGNORED, check_labels
 from .confidence import ConfidenceGate, NoRowPasses
 from .cues import CueMemory, most_relevant, row_keys
 from .named_cues import NamedCues
@@ -86,6 +87,7 @@ class Challenger:
     ) -> None:
         self.model, self.seed, self.gather = model, seed, gather
         self.options = ChallengeOptions.of(options)
+        refuse_other_tasks(model)
         self.units = units_for(model, processing_class, self.options.challenge_units, self.options.challenge_unit_size)
         self.rate = self.options.rate_for(self.units)
         self.sharded = is_sharded(model)
@@ -211,9 +213,11 @@ class Challenger:
                 f"The batch holds {', '.join(inputs) or 'nothing'}, but the challenge needs {self.units.key!r}, the main input of"
                 f" {type(self.model).__name__}. Rename the column, or set the model's main_input_name."
             )
-        inputs = {k: v for k, v in inputs.items() if k not in LABEL_KEYS}
+        inputs = taken_by(self.model, {k: v for k, v in inputs.items() if k not in LABEL_KEYS})
         check_inputs(inputs, self.model)
         check_classes(labels, self.model)
+        if self.options.challenge_selection == "cues":
+            refuse_several_classes(labels, self.model)
         return inputs
 
     def _relevance(
@@ -235,6 +239,14 @@ class Challenger:
             relevance = self.units.per_unit(method(model, inputs, target, self.options.challenge_composite))
         except NoRowPasses:
             relevance = torch.zeros(len(labels), *grid, device=labels.device)
+        except Exception as error:
+            if should_reduce_batch_size(error):  # memory: auto_find_batch_size waits for it
+                raise
+            if gate is not None and gate.logits is not None:
+                check_labels(gate.logits, labels, "single_label_classification")
+            # The labels fit, so that it is the model from which no relevance comes.
+            why = str(error) if isinstance(error, ChallengerError) else f"{type(error).__name__}: {error}"
+            raise NotChallengeable(f"No relevance could be computed for {type(self.model).__name__}: {why}") from error
         if relevance.shape[1:] != grid:
             raise ChallengerError(
                 f"Relevance came for {tuple(relevance.shape[1:])} units, but {type(self.units).__name__} says that"
