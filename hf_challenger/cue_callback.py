@@ -43,6 +43,7 @@ class CueCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.first_step = state.global_step
+        self.trainer._start_afresh()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         challenger = self.trainer._challenger

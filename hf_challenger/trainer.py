@@ -47,7 +47,8 @@ class ChallengerTrainer(FailedUploads):
         self._challenger: Challenger | None = None
         self._trains_as_trainer = False  # since this model or task cannot be challenged
         self._computed_losses = False  # in this training, by compute_loss of this class
-        self._memory_file: str | None = None  # of the checkpoint that training resumes from
+        self._saved_memory: str | None = None  # of the checkpoint that training resumes from
+        self._memory_file: str | None = None  # the same, until it is loaded
         self._counters: Tensor | None = None
         self._labels_in_step: Tensor | None = None
         self._micro_step = 0
@@ -76,13 +77,17 @@ class ChallengerTrainer(FailedUploads):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As ``Trainer.train``. The metrics it returns also hold what :class:`~.calibration.CalibrationCallback` logged."""
-        self._challenger, self._trains_as_trainer, self._computed_losses = None, False, False
         resumed = kwargs.get("resume_from_checkpoint", args[0] if args else None)
-        self._memory_file = memory_file(resumed, self.args.output_dir)
+        self._saved_memory = memory_file(resumed, self.args.output_dir)
         output = super().train(*args, **kwargs)
         last = self.state.log_history[-1] if self.state.log_history else {}
         output.metrics.update({k: last[k] for k in ("calibration_temperature", "expected_accuracy") if k in last})
         return output
+
+    def _start_afresh(self) -> None:
+        """When training begins; with auto_find_batch_size once more for each size that is tried."""
+        self._challenger, self._counters, self._memory_file = None, None, self._saved_memory
+        self._trains_as_trainer = self._computed_losses = False
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -138,7 +143,8 @@ class ChallengerTrainer(FailedUploads):
 
     def _trainers_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
         """Trainer's loss, with the true mean over the step where Trainer misses it (compat.py)."""
-        alone = self.current_gradient_accumulation_steps == 1 and self.accelerator.num_processes == 1
+        micro_batches = getattr(self, "current_gradient_accumulation_steps", 1)  # absent outside of a training loop
+        alone = micro_batches == 1 and self.accelerator.num_processes == 1
         if alone or not head_takes_the_mean(self, model):
             return super().compute_loss(model, inputs, return_outputs, num_items)
         labels, outputs = inputs[self._label_name(inputs)], model(**inputs)

@@ -200,7 +200,7 @@ class Challenger:
         may_hide = maskable[index]
         # Units are counted from the row's own start, so that padding on either side changes nothing.
         place = may_hide.cumsum(1)
-        noise = keyed_uniform(self.seed, UNITS, step, positions[chosen].to(maskable.device)[:, None], place)
+        noise = keyed_uniform(self.seed, UNITS, step, positions.to(maskable.device)[index, None], place)
         mask = SELECTIONS[self.options.challenge_selection](relevance, may_hide, self.rate, noise)
         mask = mask & (finite & (labels[index] != IGNORED).reshape(len(index), -1).any(1)).unsqueeze(1)
         drop_mask[index] = mask if sure is None else mask & sure.unsqueeze(1)

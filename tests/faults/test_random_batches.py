@@ -67,11 +67,9 @@ def batches(draw: Any) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
     options = {
         "challenge_share": draw(st.sampled_from([0.5, 1.0])),
         "challenge_rate": draw(st.sampled_from([0.01, 0.3, 1.0])),
-        "challenge_mix": draw(st.sampled_from(["replace", "append"])),
-        "challenge_selection": draw(st.sampled_from(["sample", "top", "random"])),
+        "challenge_selection": draw(st.sampled_from(["cues", "sample", "top", "random"])),
         "challenge_perturbation": draw(st.sampled_from(["attention", "mask"])),
         "challenge_attribution": draw(st.sampled_from(["lrp", "lrp", "input_x_gradient"])),
-        "challenge_target": draw(st.sampled_from(["gold", "predicted", "contrastive", "log_odds"])),
     }
     return problem, batch, options
 
