@@ -32,6 +32,7 @@ class Tokens:
     key = "input_ids"
     attention_key = "attention_mask"
     is_sequence_of_tokens = True
+    levels = 1
 
     def __init__(self, model: nn.Module, tokenizer: Any = None, unit_size: int | None = None) -> None:
         if unit_size is not None:
