@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import TrainingArguments
@@ -69,7 +70,9 @@ def on_all_processes(
 
 def refuse_other_tasks(model: nn.Module) -> None:
     """Raise :class:`NotChallengeable` for transformers' models that give no single answer for the whole input."""
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT
+    base: Any = model
+    if hasattr(base, "get_base_model"):  # PEFT
+        base = base.get_base_model()
     for cls in type(base).__mro__:
         if not cls.__module__.startswith("transformers.") or cls.__name__ == "PreTrainedModel":
             continue
@@ -192,6 +195,28 @@ def _vocabulary(model: nn.Module) -> int | None:
     except (AttributeError, NotImplementedError):
         return None
     return getattr(table, "num_embeddings", None)
+
+
+def check_evaluation_labels(dataset: Any, model: nn.Module, columns: Iterable[str]) -> None:
+    """:func:`check_classes` for the whole of an evaluation set, where its labels can be read at no cost.
+
+    Args:
+        dataset: what Trainer takes; only a :class:`datasets.Dataset` with a column of integers, or a dictionary of them, is read.
+        columns: names that the label column may have.
+    """
+    for name, part in dataset.items() if isinstance(dataset, dict) else [("", dataset)]:
+        if not isinstance(part, Dataset):
+            continue
+        column = next((c for c in columns if c in part.column_names), None)
+        if column is None or "int" not in str(getattr(part.features[column], "dtype", "")):
+            continue
+        try:
+            refuse_other_tasks(model)
+            check_classes(torch.as_tensor(part.with_format("numpy")[column][:]), model)
+        except NotChallengeable:
+            continue
+        except ChallengerError as error:
+            raise ChallengerError(f"In the evaluation set{f' {name!r}' if name else ''}: {error}") from error
 
 
 def check_classes(labels: Tensor, model: nn.Module) -> None:

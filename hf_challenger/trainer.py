@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from .calibration import CalibrationCallback
 from .calibration.evaluation import CalibrationMetrics
 from .challenge import ChallengedBatch, ChallengeOptions, Challenger, Cue
-from .checks import check_arguments, refuse_bad_loss, refuse_unsupported
+from .checks import check_arguments, check_evaluation_labels, refuse_bad_loss, refuse_unsupported
 from .compat import FailedUploads, count_labels, head_takes_the_mean, ignored_outputs, loss_over_the_step, rows_a_micro_batch
 from .config import LOWER_IS_BETTER
 from .cue_callback import CueCallback, memory_file, write_cues
-from .errors import ChallengerWarning, NoEffectWarning, NotChallengeable
+from .errors import ChallengerError, ChallengerWarning, NoEffectWarning, NotChallengeable
 from .logits import logits_of
 from .losses import IGNORED
 from .model_card import write_model_card
@@ -79,10 +79,22 @@ class ChallengerTrainer(FailedUploads):
         """As ``Trainer.train``. The metrics it returns also hold what :class:`~.calibration.CalibrationCallback` logged."""
         resumed = kwargs.get("resume_from_checkpoint", args[0] if args else None)
         self._saved_memory = memory_file(resumed, self.args.output_dir)
+        self._check_evaluation_labels()
         output = super().train(*args, **kwargs)
         last = self.state.log_history[-1] if self.state.log_history else {}
         output.metrics.update({k: last[k] for k in ("calibration_temperature", "expected_accuracy") if k in last})
         return output
+
+    def _check_evaluation_labels(self) -> None:
+        """A wrong label would end the first evaluation, hours from here; without one in training it is only told."""
+        if self.model is None or ChallengeOptions.of(self.args).challenge_share == 0:
+            return
+        try:
+            check_evaluation_labels(self.eval_dataset, self.model, (*(self.label_names or ()), "labels", "label"))
+        except ChallengerError as error:
+            if self.args.eval_strategy != "no":
+                raise
+            warnings.warn(str(error), ChallengerWarning, stacklevel=3)
 
     def _start_afresh(self) -> None:
         """When training begins; with auto_find_batch_size once more for each size that is tried."""

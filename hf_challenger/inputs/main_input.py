@@ -34,7 +34,9 @@ def main_input_of(model: nn.Module) -> str:
 
 def taken_by(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a batch that the model's ``forward`` takes."""
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT takes anything
+    base: Any = model
+    if hasattr(base, "get_base_model"):  # PEFT takes anything
+        base = base.get_base_model()
     parameters = inspect.signature(base.forward).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return dict(batch)

@@ -196,7 +196,9 @@ def test_the_memory_is_fed_by_a_third_of_the_steps(model, batch, monkeypatch):
         known.challenge(*batch, step)
     assert 10 <= len(seen) <= 30
     known.update()
-    assert sum(len(rows["keys"]) for rows in known.memory.state_dict()["rows"].values()) > ROWS - 5  # the others have no positive relevance
+    assert (
+        sum(len(rows["keys"]) for rows in known.memory.state_dict()["rows"].values()) > ROWS - 5
+    )  # the others have no positive relevance
 
 
 @pytest.mark.parametrize(
