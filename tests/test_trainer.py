@@ -297,7 +297,7 @@ def test_rows_without_units_stay_whole(trainer: Make, tokenizer: Any) -> None:
     assert logged(run, "challenged_share") == [0]
 
 
-def nan_relevance(model: Any, batch: Any, target: Any, composite: Any) -> Tensor:
+def nan_relevance(model: Any, batch: Any, target: Any, composite: Any, main_input: Any = None) -> Tensor:
     relevance = torch.ones((*batch["input_ids"].shape, 1))
     relevance[0] = math.nan
     return relevance

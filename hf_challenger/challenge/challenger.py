@@ -95,7 +95,7 @@ class Challenger:
         self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
         self.leaks = NamedCues(self.units, self.options.challenge_hide, "challenge_hide")
         self.memory = memory or CueMemory(
-            self.options.challenge_threshold, not self.units.is_sequence_of_tokens, self.units.levels
+            self.options.challenge_threshold, not self.units.is_sequence_of_tokens, getattr(self.units, "levels", 1)
         )
         self._observed: list[tuple[Tensor, ...]] = []
         self._step = -1

@@ -38,6 +38,7 @@ class Units(Protocol):
         perturbations: names of the ways to hide a unit, see :mod:`hf_challenger.challenge.perturbation`; the first is the
             default.
         is_sequence_of_tokens: whether a unit is the same thing wherever it stands (tokens), or is told by its place.
+        levels: optional; identities are place · levels + what stands there, see :class:`~..challenge.CueMemory`. Not set: 1.
         rate: optional; stands in for ``challenge_rate`` where that is not set.
 
     Adapters of tokens have a further method, ``attended``: inputs → ``(rows, length)`` bool, the tokens that count.
