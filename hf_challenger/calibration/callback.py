@@ -16,6 +16,7 @@ from transformers import Trainer, TrainerCallback
 from ..attribution.state import attribution_state
 from ..checks import is_sharded, on_all_processes
 from ..errors import ChallengerError, ChallengerWarning
+from ..inputs.main_input import taken_by
 from ..last_layer import last_layer_of
 from ..logits import logits_of
 from ..losses import IGNORED, problem_type_of
@@ -154,7 +155,7 @@ class CalibrationCallback(TrainerCallback):
             declared, outputs = getattr(config, "problem_type", None), getattr(config, "num_labels", None)
             if problem_type_of(declared, outputs, labels) != "single_label_classification":
                 raise _NotSingleLabel
-            yield {**inputs, "labels": labels.reshape(-1).long()}
+            yield {**taken_by(self._model(), inputs), "labels": labels.reshape(-1).long()}
 
     @staticmethod
     def _or_warn(step: Callable[[], None]) -> None:

@@ -14,6 +14,7 @@ from .named_cues import check_names
 from .perturbation import PERTURBATIONS
 from .selection import SELECTIONS
 
+THRESHOLD = 0.5  # of cues, where neither the user nor the adapter says
 RATE = 0.25  # of a row's units, where neither the user nor the adapter says
 
 
@@ -46,7 +47,7 @@ class ChallengeOptions:
         default=None,
         metadata={
             "help": "Strength from which something is a cue, in [0, 1): its mean share of the relevance of the rows that hold it."
-            " Not set: 0.8 for tokens, 0.25 for places of series, images and audio."
+            " Not set: 0.8 for tokens, 0.25 for images, 0.5 for series and audio."
         },
     )
     challenge_keep: list[str] = field(
@@ -157,7 +158,9 @@ class ChallengeOptions:
 
     def threshold_for(self, units: Any) -> float:
         """``challenge_threshold``, or what suits the adapter."""
-        return float(units.threshold if self.challenge_threshold is None else self.challenge_threshold)
+        return float(
+            getattr(units, "threshold", THRESHOLD) if self.challenge_threshold is None else self.challenge_threshold
+        )
 
     def _check_range(self, name: str, low_open: bool = False) -> None:
         value = getattr(self, name)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ChallengerError
+from ..errors import ChallengerError, NotChallengeable
 from .main_input import main_input_of
 
 LEVELS = 32  # that a channel's mean may have
@@ -61,13 +61,13 @@ class Blocks:
         x = inputs[self.key]
         found = f"{self.key} has shape {tuple(x.shape)}"
         if not x.is_floating_point():
-            raise ChallengerError(
+            raise NotChallengeable(
                 f"{self.key} is {x.dtype}; relevance needs floats. Convert it, for example x.float() / 255."
             )
         blocks = self.blocks(x)
         if all(length <= size for _, length, size in blocks):
             longest = max(length for _, length, _ in blocks)
-            raise ChallengerError(
+            raise NotChallengeable(
                 f"{found}, which is a single unit of {longest}: nothing would be left to decide on. Set"
                 f" challenge_unit_size to {max(longest // 2, 1)} or less{'' if longest > 1 else ', or pass a longer input'}."
             )
