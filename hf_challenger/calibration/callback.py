@@ -100,6 +100,10 @@ class CalibrationCallback(TrainerCallback):
         logits, labels = (torch.cat([gather(part).cpu() for part in parts])[:rows] for parts in zip(*found, strict=True))
         known = labels != IGNORED
         right = float((logits.argmax(1) == labels)[known].double().mean())
+        if right * logits.shape[1] <= 1:
+            raise ChallengerError(
+                f"The model is right about {right:.0%} of the training rows, no better than chance. Train longer."
+            )
         # New rows are no easier than training rows, and n rows cannot show that a model is never wrong.
         accuracy = min(self._accuracy or 0, right, 1 - 1 / int(known.sum()))
         temperature = temperature_for_accuracy(logits[known], accuracy)

@@ -92,7 +92,9 @@ class Challenger:
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
         self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
         self.leaks = NamedCues(self.units, self.options.challenge_hide, "challenge_hide")
-        self.memory = memory or CueMemory(self.options.challenge_threshold, together=self.units.is_sequence_of_tokens)
+        self.memory = memory or CueMemory(
+            self.options.threshold_for(self.units), not self.units.is_sequence_of_tokens, self.units.levels
+        )
         self._observed: list[tuple[Tensor, ...]] = []
         self._step = -1
 
@@ -232,7 +234,9 @@ class Challenger:
                 else:
                     with attribution_state(model), torch.no_grad():
                         gate.look_at(logits_of(model(**inputs), model))
-            relevance = self.units.per_unit(method(model, inputs, target, self.options.challenge_composite))
+            relevance = self.units.per_unit(
+                method(model, inputs, target, self.options.challenge_composite, main_input=self.units.key)
+            )
         except NoRowPasses:
             relevance = torch.zeros(len(labels), *grid, device=labels.device)
         if relevance.shape[1:] != grid:

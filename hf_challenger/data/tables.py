@@ -330,6 +330,12 @@ def refuse_unknown_labels(other: Texts, names: Sequence[str]) -> None:
             )
 
 
+def shared_texts(train: Texts, other: Texts) -> int:
+    """How many rows of ``other`` have a text that occurs in the training texts, upper and lower case aside."""
+    known = {text.strip().casefold() for text in train.texts}
+    return sum(text.strip().casefold() in known for text in other.texts)
+
+
 def split_by_class(texts: Texts, share: float, seed: int) -> tuple[Texts, Texts]:
     """Draw ``share`` of each class for testing; a class keeps at least one row for training.
 

@@ -11,8 +11,8 @@ import pytest
 from blocks import FENCE, ROOT, RUN, SHOWN, Block, blocks, pages, run
 from surroundings import SURROUNDINGS, nothing
 
-from hf_challenger.inputs import ADAPTERS
 from hf_challenger.challenge.perturbation import PERTURBATIONS
+from hf_challenger.inputs import ADAPTERS
 
 mpl.use("agg")
 
