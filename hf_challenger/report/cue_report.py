@@ -316,25 +316,27 @@ class _Reader:
             return []
         identities, shares = (np.stack(column) for column in zip(*rows.values(), strict=True))
         cues = []
-        for seed, strength in find_cues(identities, shares, THRESHOLD, self.tokens)[:top]:
-            members = companions(identities, seed) if self.tokens else (seed,)
+        for seed, strength in find_cues(identities, shares, THRESHOLD)[:top]:
+            members = companions(identities, seed, None if self.tokens else shares)
             cues.append(Cue(label, seed, members, 0.0, strength, self.units.text_of(members), self._name(label)))
         return cues
 
     def _holding(self, batches: list[_Batch], cues: Sequence[Cue]) -> list[_Held]:
         """Rows that hold one of these cues of their class. A row that is nothing but cue does not count."""
-        memories = []
-        for cue in cues:
-            memories.append(CueMemory(THRESHOLD, self.tokens))
-            memories[-1].load_state_dict({"rows": {}, "cues": [vars(cue)]})
+        memories = [CueMemory(THRESHOLD, levels=self.units.levels) for _ in cues]
+        for memory, cue in zip(memories, cues, strict=True):
+            memory.load_state_dict({"rows": {}, "cues": [vars(cue)]})
         labels = {cue.label for cue in cues}
         found = []
         for batch in batches:
             if labels.isdisjoint(batch.classes.tolist()):
                 continue
             mask = torch.zeros_like(batch.maskable)
-            for memory in memories:
-                mask |= memory.drop_mask(batch.identities, batch.maskable, batch.classes)
+            for memory, cue in zip(memories, cues, strict=True):
+                of_cue = memory.drop_mask(batch.identities, batch.maskable, batch.classes)
+                if not self.tokens:  # there a memory hides a place, whatever stands in it
+                    of_cue &= (batch.identities == cue.seed).any(1, keepdim=True)
+                mask |= of_cue
             rows = (mask.any(1) & (batch.maskable & ~mask).any(1)).nonzero().flatten()
             if len(rows):
                 found.append(_Held(batch, rows, mask[rows]))
