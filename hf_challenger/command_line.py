@@ -101,7 +101,8 @@ def check_model_folder(name: str) -> None:
     """Raise :class:`ChallengerError` where ``name`` is a folder without a model, or looks like one that does not exist."""
     folder = Path(name)
     if folder.is_dir():
-        expected = {"config.json": ("config.json",), "weights (model.safetensors)": WEIGHTS}
+        config = "adapter_config.json" if (folder / "adapter_config.json").is_file() else "config.json"  # PEFT
+        expected = {config: (config,), "weights (model.safetensors)": WEIGHTS}
         missing = [what for what, patterns in expected.items() if not any(any(folder.glob(p)) for p in patterns)]
         if missing:
             raise ChallengerError(
@@ -114,6 +115,21 @@ def check_model_folder(name: str) -> None:
         raise ChallengerError(
             f"There is no folder {name!r}. Give the folder of a saved model, or a model's name on the Hub."
         )
+
+
+def check_output_file(flag: str, name: str, source: str) -> None:
+    """Raise :class:`ChallengerError` where no file of that name can be written, or where it is the one that is read.
+
+    Args:
+        flag: that names it, for the message.
+        source: the file that is read.
+    """
+    output = Path(name)
+    if output.is_dir() or not output.parent.is_dir():
+        what = "is a folder" if output.is_dir() else f"cannot be written: there is no folder {str(output.parent)!r}"
+        raise ChallengerError(f"{flag} {name!r} {what}. Name a file in a folder that exists.")
+    if output.exists() and output.samefile(source):
+        raise ChallengerError(f"{flag} {name!r} is the file that is read. Name another one.")
 
 
 def check_output_dir(name: str) -> None:
