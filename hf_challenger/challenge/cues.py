@@ -33,6 +33,7 @@ class Cue:
 
     Attributes:
         label: the class.
+        seed: its most relevant identity when it was found.
         identities: token ids, or positions on the grid of units.
         coverage: share of the class's rows that hold it, in [0, 1].
         strength: mean share of a row's positive relevance that it holds, over those rows, in [0, 1].
@@ -128,7 +129,11 @@ def companions(identities: np.ndarray, seed: int) -> tuple[int, ...]:
     hidden.
 
     Args:
-        identities: ``(rows, units)`` integers, :data:`NOTHING` where there is none.
+        identities: ``(rows, units)`` integers, :data:`NOTHING` where there is none; the newest row last.
+        seed: an identity.
+
+    Returns:
+        At most :data:`UNITS` identities; the seed alone, where fewer than :data:`FEWEST_ROWS` rows hold it.
     """
     known, held, _ = _held(identities)
     places = np.flatnonzero(known == seed)
