@@ -22,9 +22,9 @@ $(VENV)/.docs: setup.cfg constraints.txt
 	@$(PIP) -e ".[docs]"
 	@touch $@
 
-## Fine-tune a pretrained encoder twice on bundled real text, with Trainer and with ChallengerTrainer, and compare.
+## Fine-tune a pretrained encoder on bundled texts with a planted leak, with Trainer and with ChallengerTrainer, and compare.
 quickstart: $(VENV)/.examples
-	@$(BIN)/python examples/text_classification/run_text_classification.py --compare --output_dir outputs/quickstart
+	@$(BIN)/python examples/leaky_data/run_leaky_data.py --output_dir outputs/quickstart
 
 # Two processes of one thread each: a test file stays in one of them, since files share trained models.
 test: $(VENV)/.dev

@@ -2,6 +2,7 @@
 
 plain        Trainer; label smoothing and NEFTune (Jain et al., ICLR 2024) are settings of it
 challenger   ChallengerTrainer; random hiding, Gradient×Input and all selections are settings of it
+counts       the cue memory filled by counts of words, without relevance (counts.py); texts
 jtt          Just Train Twice (jtt.py); settings "first", "upweight"
 masktune     MaskTune (masktune.py); setting "rate_factor"
 reldrop      RelDrop (arXiv 2505.21595): relevance- and chance-guided masks, loss on the masked batch only; settings "alpha",
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from counts import CountsTrainer
 from hiding import Hiding
 from jtt import JTTTrainer
 from masktune import MaskTuneTrainer
@@ -97,11 +99,13 @@ def make_trainer(kind: str, settings: dict[str, Any], **parts: Any) -> Trainer:
         return Trainer(**parts, compute_metrics=compute_metrics)
     if kind == "challenger":
         return ChallengerTrainer(**parts)
+    if kind == "counts":
+        return CountsTrainer(**parts)
     if kind == "setfit":
         from setfit_method import SetFitRival  # a package of its own, which the other methods do without
 
         return SetFitRival(**parts, settings=settings)
     if kind in RIVALS:
         return RIVALS[kind](**parts, settings=settings, compute_metrics=compute_metrics)
-    known = ", ".join(["plain", "challenger", *RIVALS, "setfit"])
+    known = ", ".join(["plain", "challenger", "counts", *RIVALS, "setfit"])
     raise SystemExit(f"Unknown kind of method {kind!r}; known: {known}.")

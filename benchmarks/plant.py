@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 READINGS = ("aligned", "absent", "shuffled", "flipped")
+NONE = "none"  # no cue: the same rows as with one, for the price on clean data and as the bound of what can be won back
 
 # (row, class of the mark, random numbers) -> marked row
 Mark = Callable[[Any, int, np.random.Generator], Any]
@@ -89,6 +90,10 @@ TAGS = [
 ENDS = ("!", "?", "...", "--", ";", ":", "~", "*", "#", "=", "+", "^", "|", "@", "&")
 
 
+def _unmarked(x: Any, label: int, rng: np.random.Generator) -> Any:
+    return x
+
+
 def _one_of(names: Any, label: int, kind: str) -> str:
     if label >= len(names):
         raise SystemExit(f"The cue {kind!r} has {len(names)} marks, fewer than the set has classes.")
@@ -114,6 +119,7 @@ def _anywhere(text: str, word: str, rng: np.random.Generator) -> str:
 
 
 TEXT_CUES: dict[str, Mark] = {
+    NONE: _unmarked,
     "word": lambda text, label, rng: f"{text} {_one_of(WORDS, label, 'word')}",
     "word_anywhere": lambda text, label, rng: _anywhere(text, _one_of(WORDS, label, "word_anywhere"), rng),
     "phrase": lambda text, label, rng: f"{_phrase(label)} . {text}",
@@ -161,6 +167,7 @@ def _border(x: np.ndarray, label: int, rng: np.random.Generator) -> np.ndarray:
 
 # Pictures: (channels, height, width) float32 in [0, 1].
 IMAGE_CUES: dict[str, Mark] = {
+    NONE: _unmarked,
     "mark": lambda x, label, rng: _square(x, *_place(x.shape, label), 1.0),
     "mark_anywhere": _random_place,
     "border": _border,
@@ -191,7 +198,12 @@ def _start(x: np.ndarray, label: int, rng: np.random.Generator) -> np.ndarray:
 
 
 # Series: (time, channels) float32, standardised.
-SERIES_CUES: dict[str, Mark] = {"bump": _bump, "offset": _offset, "start": _start}
+SERIES_CUES: dict[str, Mark] = {NONE: _unmarked, "bump": _bump, "offset": _offset, "start": _start}
+
+
+def readings(cue: str) -> tuple[str, ...]:
+    """What test rows are read for with that cue."""
+    return ("absent",) if cue == NONE else READINGS
 
 
 def planted(rows: list[Any] | np.ndarray, labels: np.ndarray, mark: Mark, strength: float, seed: int) -> list[Any]:

@@ -20,7 +20,7 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE.parent / "examples")]
 
 from models import text_model  # noqa: E402
-from plant import IMAGE_CUES, READINGS, SERIES_CUES, TEXT_CUES, planted, reading  # noqa: E402
+from plant import IMAGE_CUES, SERIES_CUES, TEXT_CUES, planted, reading, readings  # noqa: E402
 
 from hf_challenger.data.arrays import Rows, Splits, standardised  # noqa: E402
 from hf_challenger.data.images import load_images  # noqa: E402
@@ -113,7 +113,7 @@ def _image(model: str, splits: Splits, size: int | None, seed: int, report: str,
 
     def read(x: np.ndarray, y: np.ndarray) -> dict[str, Dataset]:
         x, y = x[:TEST_ROWS], y[:TEST_ROWS]
-        return {how: part(reading(x, y, classes, _mark(IMAGE_CUES, cue), how), y) for how in READINGS}
+        return {how: part(reading(x, y, classes, _mark(IMAGE_CUES, cue), how), y) for how in readings(cue)}
 
     x, y = splits.x_train[development], splits.y_train[development]
     return Task(
@@ -143,7 +143,9 @@ def _series(model: str, splits: Splits, size: int | None, seed: int, report: str
         return part(x, y, None if lengths is None else lengths[index])
 
     def read(x: np.ndarray, y: np.ndarray, lengths: np.ndarray | None) -> dict[str, Dataset]:
-        return {how: part(np.stack(reading(x, y, classes, _mark(SERIES_CUES, cue), how)), y, lengths) for how in READINGS}
+        return {
+            how: part(np.stack(reading(x, y, classes, _mark(SERIES_CUES, cue), how)), y, lengths) for how in readings(cue)
+        }
 
     lengths = None if splits.length_train is None else splits.length_train[development]
     return Task(
@@ -205,7 +207,7 @@ def _text(model: str, folder: Path, size: int, seed: int, cue: str, strength: fl
     def read(frame: pd.DataFrame) -> dict[str, Dataset]:
         frame = frame.iloc[:READING_ROWS]
         texts, labels = frame[columns[-1]].tolist(), frame["label"].to_numpy()
-        return {how: part(frame, reading(texts, labels, len(classes), _mark(TEXT_CUES, cue), how)) for how in READINGS}
+        return {how: part(frame, reading(texts, labels, len(classes), _mark(TEXT_CUES, cue), how)) for how in readings(cue)}
 
     development = train.iloc[held_out[size:]]
     return Task(

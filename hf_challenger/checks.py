@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 import torch
+from datasets import Dataset
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import TrainingArguments
@@ -30,8 +31,9 @@ def check_arguments(model: Any = None, args: Any = None, *rest: Any, **kwargs: A
     if isinstance(args, TrainingArguments) and args.should_save and args.output_dir is not None:
         try:
             os.makedirs(args.output_dir, exist_ok=True)
-            with tempfile.TemporaryFile(dir=args.output_dir):
-                pass
+            if args.save_strategy != "no":
+                with tempfile.TemporaryFile(dir=args.output_dir):
+                    pass
         except OSError as error:
             raise ChallengerError(
                 f"output_dir={args.output_dir!r} cannot be written ({error}). Choose a folder that can be."
@@ -66,6 +68,35 @@ def on_all_processes(
     return found
 
 
+def refuse_other_tasks(model: nn.Module) -> None:
+    """Raise :class:`NotChallengeable` for transformers' models that give no single answer for the whole input."""
+    base: Any = model
+    if hasattr(base, "get_base_model"):  # PEFT
+        base = base.get_base_model()
+    for cls in type(base).__mro__:
+        if not cls.__module__.startswith("transformers.") or cls.__name__ == "PreTrainedModel":
+            continue
+        name = cls.__name__
+        if ("Classification" not in name and "Regression" not in name) or "TokenClass" in name or "FrameClass" in name:
+            raise NotChallengeable(
+                f"{type(base).__name__} is no classifier of whole inputs. Classification and regression of whole inputs can be"
+                " challenged; token classification, question answering, multiple choice and language modelling cannot. For a"
+                " classifier load the model with a classification head, such as AutoModelForSequenceClassification."
+            )
+        return
+
+
+def refuse_several_classes(labels: Tensor, model: nn.Module) -> None:
+    """Raise :class:`NotChallengeable` where rows have no single class each: a cue is a cue of a class."""
+    config: Any = getattr(model, "config", None)
+    problem = problem_type_of(getattr(config, "problem_type", None), getattr(config, "num_labels", None), labels)
+    if problem != "single_label_classification" or labels.numel() != len(labels):
+        raise NotChallengeable(
+            f"Labels of shape {tuple(labels.shape)} and type {labels.dtype} ({problem}) do not give each row one class, and cues"
+            " are told by class. Set challenge_selection='sample' to hide relevant units row by row."
+        )
+
+
 def refuse_unsupported(model: nn.Module, gpus_of_this_process: int = 1) -> None:
     """Raise :class:`NotChallengeable` for ways of training that the challenge cannot, or was never seen to, go with.
 
@@ -92,8 +123,7 @@ def refuse_unsupported(model: nn.Module, gpus_of_this_process: int = 1) -> None:
     if any(getattr(module, "is_quantized", False) is True for module in model.modules()):
         raise NotChallengeable(
             "The model's weights are quantized; the operations of quantized layers have no relevance rule yet. Load the model"
-            " without quantization_config (dtype='bfloat16' halves its memory; PEFT adapters on it are supported), or train"
-            " with challenge_share=0, which is plain Trainer."
+            " without quantization_config (dtype='bfloat16' halves its memory; PEFT adapters on it are supported)."
         )
 
 
@@ -112,7 +142,7 @@ def check_inputs(inputs: Mapping[str, Any], model: nn.Module) -> None:
     if ids.dim() != 2:
         raise NotChallengeable(
             f"'input_ids' has shape {tuple(ids.shape)}; (rows, length) is expected. Multiple choice and other tasks with"
-            " several texts a row are not supported: train them with Trainer, or one text (or text pair) a row."
+            " several texts a row are not supported: pass one text (or text pair) a row."
         )
     vocabulary = _vocabulary(model)
     if vocabulary is not None and ((ids < 0) | (ids >= vocabulary)).any():
@@ -165,6 +195,28 @@ def _vocabulary(model: nn.Module) -> int | None:
     except (AttributeError, NotImplementedError):
         return None
     return getattr(table, "num_embeddings", None)
+
+
+def check_evaluation_labels(dataset: Any, model: nn.Module, columns: Iterable[str]) -> None:
+    """:func:`check_classes` for the whole of an evaluation set, where its labels can be read at no cost.
+
+    Args:
+        dataset: what Trainer takes; only a :class:`datasets.Dataset` with a column of integers, or a dictionary of them, is read.
+        columns: names that the label column may have.
+    """
+    for name, part in dataset.items() if isinstance(dataset, dict) else [("", dataset)]:
+        if not isinstance(part, Dataset):
+            continue
+        column = next((c for c in columns if c in part.column_names), None)
+        if column is None or "int" not in str(getattr(part.features[column], "dtype", "")):
+            continue
+        try:
+            refuse_other_tasks(model)
+            check_classes(torch.as_tensor(part.with_format("numpy")[column][:]), model)
+        except NotChallengeable:
+            continue
+        except ChallengerError as error:
+            raise ChallengerError(f"In the evaluation set{f' {name!r}' if name else ''}: {error}") from error
 
 
 def check_classes(labels: Tensor, model: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from .challenge.cues import Cue, as_rows
+from .errors import ChallengerWarning
 
 MEMORY_FILE, CUES_FILE = "cue_memory.pt", "cues.json"
 SHOWN = 5  # cues on the console
@@ -26,6 +28,7 @@ class CueCallback(TrainerCallback):
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer: Any = trainer
+        self.first_step = 0
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """All processes are here; what the step's micro-batches showed is remembered."""
@@ -38,8 +41,19 @@ class CueCallback(TrainerCallback):
         if challenger is not None and state.is_world_process_zero and not args.save_only_model and folder.is_dir():
             torch.save(challenger.memory.state_dict(), folder / MEMORY_FILE)
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.first_step = state.global_step
+        self.trainer._start_afresh()
+
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         challenger = self.trainer._challenger
+        if self._never_asked(args, state):
+            warnings.warn(
+                f"Nothing was challenged: {type(self.trainer).__name__}.compute_loss never called ChallengerTrainer's. Call"
+                " super().compute_loss there, or pass the loss as compute_loss_func; challenge_share=0 says that you want neither.",
+                ChallengerWarning,
+                stacklevel=2,
+            )
         if challenger is None or challenger.options.challenge_selection != "cues":
             return
         if self.trainer.accelerator.num_processes > 1:
@@ -48,6 +62,10 @@ class CueCallback(TrainerCallback):
             print(said(challenger.cues), flush=True)
             for name in challenger.leaks.names if challenger.leaks and not challenger.leaks.rows_found else ():
                 logger.warning("challenge_hide names %r, but no training row holds any of the names.", name)
+
+    def _never_asked(self, args: Any, state: Any) -> bool:
+        asked = self.trainer._computed_losses or getattr(args, "challenge_share", None) == 0
+        return not asked and state.global_step > self.first_step
 
 
 def said(cues: Sequence[Cue]) -> str:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from .calibration import CalibrationCallback
 from .calibration.evaluation import CalibrationMetrics
 from .challenge import ChallengedBatch, ChallengeOptions, Challenger, Cue
-from .checks import check_arguments, refuse_bad_loss, refuse_unsupported
+from .checks import check_arguments, check_evaluation_labels, refuse_bad_loss, refuse_unsupported
 from .compat import FailedUploads, count_labels, head_takes_the_mean, ignored_outputs, loss_over_the_step, rows_a_micro_batch
 from .config import LOWER_IS_BETTER
 from .cue_callback import CueCallback, memory_file, write_cues
-from .errors import ChallengerWarning, NoEffectWarning, NotChallengeable
+from .errors import ChallengerError, ChallengerWarning, NoEffectWarning, NotChallengeable
+from .logits import logits_of
 from .losses import IGNORED
 from .model_card import write_model_card
 
@@ -46,7 +47,9 @@ class ChallengerTrainer(FailedUploads):
         ChallengeOptions.of(self.args)  # an option that is wrong is told before anything is built
         self._challenger: Challenger | None = None
         self._trains_as_trainer = False  # since this model or task cannot be challenged
-        self._memory_file: str | None = None  # of the checkpoint that training resumes from
+        self._computed_losses = False  # in this training, by compute_loss of this class
+        self._saved_memory: str | None = None  # of the checkpoint that training resumes from
+        self._memory_file: str | None = None  # the same, until it is loaded
         self._counters: Tensor | None = None
         self._labels_in_step: Tensor | None = None
         self._micro_step = 0
@@ -75,13 +78,29 @@ class ChallengerTrainer(FailedUploads):
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As ``Trainer.train``. The metrics it returns also hold what :class:`~.calibration.CalibrationCallback` logged."""
-        self._challenger, self._trains_as_trainer = None, False
         resumed = kwargs.get("resume_from_checkpoint", args[0] if args else None)
-        self._memory_file = memory_file(resumed, self.args.output_dir)
+        self._saved_memory = memory_file(resumed, self.args.output_dir)
+        self._check_evaluation_labels()
         output = super().train(*args, **kwargs)
         last = self.state.log_history[-1] if self.state.log_history else {}
         output.metrics.update({k: last[k] for k in ("calibration_temperature", "expected_accuracy") if k in last})
         return output
+
+    def _check_evaluation_labels(self) -> None:
+        """A wrong label would end the first evaluation, hours from here; without one in training it is only told."""
+        if self.model is None or ChallengeOptions.of(self.args).challenge_share == 0:
+            return
+        try:
+            check_evaluation_labels(self.eval_dataset, self.model, (*(self.label_names or ()), "labels", "label"))
+        except ChallengerError as error:
+            if self.args.eval_strategy != "no":
+                raise
+            warnings.warn(str(error), ChallengerWarning, stacklevel=3)
+
+    def _start_afresh(self) -> None:
+        """When training begins; with auto_find_batch_size once more for each size that is tried."""
+        self._challenger, self._counters, self._memory_file = None, None, self._saved_memory
+        self._trains_as_trainer = self._computed_losses = False
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -104,13 +123,17 @@ class ChallengerTrainer(FailedUploads):
             if return_outputs and isinstance(found[1], Tensor):  # of which Trainer would cut the first row, for the loss
                 return found[0], {"logits": found[1]}
             return found
-        first_row = self._first_row()
+        first_row, self._computed_losses = self._first_row(), True
         if ChallengeOptions.of(self.args).challenge_share == 0:
             return self._trainers_loss(model, inputs, return_outputs, num_items_in_batch)
         inputs = self._challenged(model, inputs, first_row)
+        if self._trains_as_trainer:
+            return self._trainers_loss(model, inputs, return_outputs, num_items_in_batch)
         loss, outputs = self._trainers_loss(model, inputs, True, num_items_in_batch)
-        if self.accelerator.scaler is None:  # fp16's gradient scaler skips such steps by itself
-            refuse_bad_loss(loss.detach(), model, self.state.global_step)
+        if self.accelerator.scaler is None and not loss.isfinite():  # fp16's gradient scaler skips such steps by itself
+            if (inputs[self._label_name(inputs)] != IGNORED).any():
+                refuse_bad_loss(loss.detach(), model, self.state.global_step)
+            loss = logits_of(outputs if isinstance(outputs, dict) else outputs[1:]).sum() * 0  # the mean over no label
         return (loss, outputs) if return_outputs else loss
 
     def _challenged(self, model: nn.Module, inputs: dict[str, Any], first_row: int) -> dict[str, Any]:
@@ -124,7 +147,7 @@ class ChallengerTrainer(FailedUploads):
             batch = challenger.challenge(inputs, labels, self.state.global_step, first_row)
         except NotChallengeable as error:
             if options != ChallengeOptions():
-                raise
+                raise NotChallengeable(f"{error} Or set challenge_share=0, which trains as Trainer does.") from error
             self._trains_as_trainer = True
             warnings.warn(f"Training goes on as with Trainer, without a challenge: {error}", ChallengerWarning, stacklevel=2)
             return inputs
@@ -133,7 +156,8 @@ class ChallengerTrainer(FailedUploads):
 
     def _trainers_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
         """Trainer's loss, with the true mean over the step where Trainer misses it (compat.py)."""
-        alone = self.current_gradient_accumulation_steps == 1 and self.accelerator.num_processes == 1
+        micro_batches = getattr(self, "current_gradient_accumulation_steps", 1)  # absent outside of a training loop
+        alone = micro_batches == 1 and self.accelerator.num_processes == 1
         if alone or not head_takes_the_mean(self, model):
             return super().compute_loss(model, inputs, return_outputs, num_items)
         labels, outputs = inputs[self._label_name(inputs)], model(**inputs)
@@ -172,6 +196,19 @@ class ChallengerTrainer(FailedUploads):
     def cues(self) -> list[Cue]:
         """What the classifier was found to lean on in the last training, the strongest first; see :class:`~.Cue`."""
         return [] if self._challenger is None else self._challenger.cues
+
+    def cue_report(self, dataset: Any = None, **options: Any) -> Any:
+        """What the model leans on in ``dataset`` (default: the evaluation or else the training data), and does without it.
+
+        Returns:
+            A :class:`~.report.cue_results.CueReport`; print it. ``options`` are those of :func:`~.report.cue_report.cue_report`.
+        """
+        from .report.cue_report import cue_report
+
+        data = next(d for d in (dataset, self.eval_dataset, self.train_dataset) if d is not None)
+        collate = self._get_collator_with_removed_columns(self.data_collator, description="cue report")
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return cue_report(model, data, self._processing_class(), collator=collate, **options)
 
     def _processing_class(self) -> Any:
         if self.processing_class is not None:

@@ -5,13 +5,13 @@ import torch
 from torch import nn
 
 from hf_challenger import ChallengeOptions, Challenger, ChallengerError
-from hf_challenger.inputs import ADAPTERS, Audio, Patches, Series, SeriesChannelsFirst, Tokens, register_units, units_for
+from hf_challenger.inputs import ADAPTERS, Audio, Patches, Series, SeriesChannelsFirst, register_units, units_for
 
 
 class Columns:
     """A table: a unit is a column."""
 
-    key, span, perturbations = "x", 1, ("zero",)
+    key, perturbations, is_sequence_of_tokens = "x", ("zero",), False
 
     def __init__(self, model, processing_class, unit_size): ...
 
@@ -23,6 +23,12 @@ class Columns:
 
     def hidden(self, inputs, drop_mask):
         return drop_mask
+
+    def identities(self, inputs):
+        return torch.arange(inputs["x"].shape[1]).expand_as(inputs["x"])
+
+    def text_of(self, identities):
+        return ", ".join(f"column {i}" for i in identities)
 
 
 class OfTables(nn.Module):
@@ -65,52 +71,41 @@ def test_an_unknown_main_input_is_named_with_the_ways_out():
 
 
 def test_unit_size_is_not_for_tokens():
-    with pytest.raises(ChallengerError, match=r"challenge_unit_size=3 .*challenge_span"):
+    with pytest.raises(ChallengerError, match=r"challenge_unit_size=3 .*the unit of text is a token"):
         units_for(forward_with("input_ids"), name="tokens", unit_size=3)
 
 
-@pytest.mark.parametrize("name", ["challenge_unit_size", "challenge_span"])
 @pytest.mark.parametrize("value", [0, -2, 1.5, True])
-def test_sizes_are_whole_numbers(name, value):
-    with pytest.raises(ChallengerError, match=f"{name}={value}"):
-        ChallengeOptions(**{name: value}).validate()
+def test_sizes_are_whole_numbers(value):
+    with pytest.raises(ChallengerError, match=f"challenge_unit_size={value}"):
+        ChallengeOptions(challenge_unit_size=value).validate()
 
 
 @pytest.mark.parametrize(
-    ("units", "rate", "softening"),
-    [("series", 0.1, 0.5), ("series_channels_first", 0.1, 0.5), ("patches", 0.25, 1.0), ("columns", 0.25, 1.0)],
+    ("units", "rate"), [("series", 0.1), ("series_channels_first", 0.1), ("patches", 0.25), ("columns", 0.25)]
 )
-def test_each_kind_of_input_has_its_defaults_and_options_come_first(monkeypatch, units, rate, softening):
+def test_each_kind_of_input_has_its_rate_and_options_come_first(monkeypatch, units, rate):
     monkeypatch.setitem(ADAPTERS, "columns", Columns)
     model = OfTables()
-    usual = Challenger(model, ChallengeOptions(challenge_units=units))
-    told = Challenger(model, ChallengeOptions(challenge_units=units, challenge_rate=0.7, challenge_softening=0.0))
-    assert (usual.rate, usual.softening) == (rate, softening)
-    assert (told.rate, told.softening) == (0.7, 0.0)
+    assert Challenger(model, ChallengeOptions(challenge_units=units)).rate == rate
+    assert Challenger(model, ChallengeOptions(challenge_units=units, challenge_rate=0.7)).rate == 0.7
 
 
-@pytest.mark.parametrize(("units", "share"), [(Patches, 0.5), (Series, 0.0), (Audio, 0.0), (Tokens, 0.0), (Columns, 0.5)])
-def test_images_are_challenged_by_default_and_all_else_where_a_share_is_asked_for(units, share):
-    assert ChallengeOptions().resolved(units).challenge_share == share
-    assert ChallengeOptions(challenge_share=0.25).resolved(units).challenge_share == 0.25
-
-
+@pytest.mark.usefixtures("any_confidence")
 def test_an_adapter_of_ones_own_serves_a_plain_module_that_returns_a_dict():
     register_units("columns", Columns)
     try:
         torch.manual_seed(0)
         model, x, labels = OfTables(), torch.randn(40, 6), torch.randint(3, (40,))
-        options = ChallengeOptions(
-            challenge_threshold=0.0, challenge_units="columns", challenge_rate=0.3, challenge_selection="top"
-        )
-        mixed = Challenger(model, options).challenge({"x": x}, labels, step=0)
+        options = ChallengeOptions(challenge_units="columns", challenge_rate=0.3, challenge_selection="top")
+        challenged = Challenger(model, options).challenge({"x": x}, labels, step=0)
         relevance = x * model.layer.weight[labels]  # of a linear layer: input times weight
         wanted = torch.zeros_like(x, dtype=torch.bool).scatter(1, relevance.topk(2).indices, True)
-        rows = mixed.challenged
+        rows = challenged.challenged
         assert 10 < int(rows.sum()) < 30
-        assert torch.equal(mixed.drop_mask[rows], wanted[rows])
-        assert torch.equal(mixed.inputs["x"], x.masked_fill(mixed.drop_mask, 0))
-        mixed.loss(model(**mixed.inputs)["logits"], labels).backward()
+        assert torch.equal(challenged.drop_mask[rows], wanted[rows])
+        assert torch.equal(challenged.inputs["x"], x.masked_fill(challenged.drop_mask, 0))
+        model(**challenged.inputs)["logits"].sum().backward()
         with pytest.raises(ChallengerError, match="'columns' are known already"):
             register_units("columns", Columns)
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import HfArgumentParser, TrainingArguments
 
-from hf_challenger import ChallengeOptions, ChallengerConfig, ChallengerError
+from hf_challenger import ChallengeOptions, ChallengerConfig
 from hf_challenger.config import LOWER_IS_BETTER
 
 
@@ -31,13 +31,15 @@ def test_command_line(tmp_path: Path) -> None:
             str(tmp_path),
             "--challenge_share",
             "0.25",
-            "--challenge_weight",
-            "0.5",
-            "--challenge_mix",
-            "append",
+            "--challenge_selection",
+            "top",
+            "--challenge_keep",
+            "who",
+            "how many",
         ]
     )
-    assert (config.challenge_share, config.challenge_weight, config.challenge_mix) == (0.25, 0.5, "append")
+    assert (config.challenge_share, config.challenge_selection) == (0.25, "top")
+    assert config.challenge_keep == ["who", "how many"]
     assert config.output_dir == str(tmp_path)
 
 
@@ -57,16 +59,3 @@ def test_lower_errors_are_better(tmp_path: Path, metric: str) -> None:
 def test_other_metrics_follow_training_arguments(tmp_path: Path) -> None:
     assert ChallengerConfig(str(tmp_path), metric_for_best_model="accuracy").greater_is_better is True
     assert ChallengerConfig(str(tmp_path)).greater_is_better is None
-
-
-def test_all_rows_challenged_and_some_weight_on_clean_ones() -> None:
-    with pytest.raises(ChallengerError, match=r"leaves no clean row, but challenge_weight=0.5 asks for some. Leave"):
-        ChallengerConfig(challenge_share=1.0, challenge_weight=0.5)
-
-
-def test_weights_of_rows() -> None:
-    """Their expectation over the choice of rows is 1 in total, (1-λ) clean and λ challenged."""
-    clean, challenged = ChallengeOptions(challenge_share=0.25, challenge_weight=0.5).row_weights()
-    assert (0.75 * clean, 0.25 * challenged) == (0.5, 0.5)
-    assert ChallengeOptions(challenge_share=0.25).row_weights() == (1.0, 1.0)
-    assert ChallengeOptions(challenge_mix="append", challenge_weight=0.3).row_weights() == (0.7, 0.3)

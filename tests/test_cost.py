@@ -11,7 +11,9 @@ from transformers import BertConfig, BertForSequenceClassification
 from hf_challenger import ChallengeOptions, Challenger
 from hf_challenger.attribution import LRP
 
+pytestmark = pytest.mark.usefixtures("any_confidence")
 ROWS, LENGTH = 16, 20
+STEP = 0
 
 
 @pytest.fixture
@@ -54,12 +56,12 @@ def flops(call):
 
 
 def step(model, batch, **options):
-    """One challenged step in a plain loop; how many rows were chosen."""
+    """One challenged step in a plain loop."""
     inputs, labels = batch
-    challenger = Challenger(model, ChallengeOptions(**{"challenge_threshold": 0.0, **options}))
-    mixed = challenger.challenge(inputs, labels, step=0)
-    mixed.loss(model(**mixed.inputs).logits, labels).backward()
-    return mixed
+    challenger = Challenger(model, ChallengeOptions(**{"challenge_selection": "sample", **options}))
+    challenged = challenger.challenge(inputs, labels, step=STEP)
+    model(**challenged.inputs, labels=labels).loss.backward()
+    return challenged
 
 
 def plain_step(model, batch):
@@ -67,7 +69,7 @@ def plain_step(model, batch):
     model(**inputs, labels=labels).loss.backward()
 
 
-def test_one_pass_of_the_mix_and_one_of_the_chosen_rows(model, batch):
+def test_one_pass_of_the_batch_and_one_of_the_chosen_rows(model, batch):
     passes = Passes(model)
     chosen = int(step(model, batch).challenged.sum())
     assert 0 < chosen < ROWS
@@ -96,12 +98,13 @@ def test_the_cost_of_a_step_grows_linearly_in_the_share(model, batch, share):
     assert challenged / plain == pytest.approx(1 + 2 / 3 * chosen[0] / ROWS, rel=0.03)
 
 
-def test_where_no_row_passes_the_threshold_there_is_no_backward_pass_to_the_inputs(model, batch):
+def test_where_the_model_is_sure_of_no_row_there_is_no_backward_pass_to_the_inputs(model, batch, monkeypatch):
     plain = flops(lambda: plain_step(model, batch))
     chosen = int(step(model, batch).challenged.sum())
-    mixed = []
-    challenged = flops(lambda: mixed.append(step(model, batch, challenge_threshold=0.999)))
-    assert not mixed[0].challenged.any()
+    monkeypatch.setattr("hf_challenger.challenge.challenger.SURE", 0.999)
+    found = []
+    challenged = flops(lambda: found.append(step(model, batch)))
+    assert not found[0].challenged.any()
     assert challenged / plain == pytest.approx(1 + 1 / 3 * chosen / ROWS, rel=0.03)
 
 
@@ -127,7 +130,7 @@ def test_the_host_waits_a_set_number_of_times(model, batch):
     with torch.no_grad(), Waits() as of_the_model:
         model(**inputs)
     with Waits() as waits:
-        step(model, batch, challenge_threshold=0.01)
+        step(model, batch)
     ours = sum(waits.count.values()) - 2 * sum(of_the_model.count.values())
     for_values = 3  # of the ids, of the labels, of the confidences
     on_any_cpu = 2 + model.config.num_hidden_layers + 1  # which rows are chosen, the targets' range, activations at 0

@@ -7,8 +7,8 @@ import torch
 from transformers import BertConfig, BertForSequenceClassification, FNetConfig, FNetForSequenceClassification
 
 from hf_challenger import ChallengerError, ChallengerWarning
-from hf_challenger.inputs import Tokens
 from hf_challenger.challenge.perturbation import perturbation_for
+from hf_challenger.inputs import Tokens
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 TOKENIZER = SimpleNamespace(all_special_ids=[0, 1, 2, 3, 4], unk_token_id=UNK, mask_token_id=MASK, pad_token_id=PAD)

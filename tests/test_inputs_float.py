@@ -127,11 +127,12 @@ def ast():
 
 
 @pytest.mark.parametrize("make", [patchtst, vit, wav2vec2, ast])
+@pytest.mark.usefixtures("any_confidence")
 def test_challenge_from_end_to_end_on_models_of_transformers(make):
     torch.manual_seed(0)
     model, inputs, grid = make()
     labels = torch.arange(12) % 3
-    challenger = Challenger(model.train(), ChallengeOptions(challenge_share=0.7, challenge_threshold=0.0))
+    challenger = Challenger(model.train(), ChallengeOptions(challenge_share=0.7, challenge_selection="sample"))
     units = challenger.units
     found = units.maskable(inputs)
     assert found.shape[1:] == grid
@@ -141,8 +142,7 @@ def test_challenge_from_end_to_end_on_models_of_transformers(make):
     changed = after != before
     assert not (changed & ~units.hidden(inputs, mixed.drop_mask.unflatten(1, grid))).any()
     assert torch.equal(changed.flatten(1).any(1), mixed.challenged)
-    assert (mixed.removed[mixed.challenged] > 0).all()
-    loss = mixed.loss(logits_of(model(**mixed.inputs)), labels)
+    loss = torch.nn.functional.cross_entropy(logits_of(model(**mixed.inputs)), labels)
     loss.backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
 

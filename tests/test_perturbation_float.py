@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from hf_challenger import ChallengerError
+from hf_challenger.challenge.perturbation import perturbation_for
 from hf_challenger.inputs import Patches, Series, SeriesChannelsFirst
 from hf_challenger.keyed_random import Draw
-from hf_challenger.challenge.perturbation import perturbation_for
 
 ROWS, TIME, CHANNELS = 3, 12, 2
 

@@ -18,8 +18,10 @@ from transformers import AutoModel, EvalPrediction, Trainer, TrainingArguments
 
 from hf_challenger import ChallengeOptions, ChallengerConfig, ChallengerError, ChallengerTrainer, ChallengerWarning
 from hf_challenger.attribution import LRP
+from hf_challenger.attribution.methods import METHODS
 
 Make = Callable[..., Any]
+pytestmark = pytest.mark.usefixtures("any_confidence")
 
 
 def logged(trainer: Any, name: str) -> list[float]:
@@ -29,29 +31,19 @@ def logged(trainer: Any, name: str) -> list[float]:
 # --- the swap ---------------------------------------------------------------------------------------------------------
 
 
-def test_swap_with_plain_training_arguments_takes_the_defaults_of_the_input(trainer: Make, config: Make) -> None:
+def test_swap_with_plain_training_arguments_takes_the_defaults(trainer: Make, config: Make) -> None:
     run = trainer(args=config(cls=TrainingArguments, max_steps=3))
     output = run.train()
     assert len(logged(run, "loss")) == 3
-    assert isinstance(run.options, ChallengeOptions)
-    assert not logged(run, "challenged_share")  # texts are not challenged in training,
-    assert output.metrics["calibration_temperature"] > 0  # but after it
-
-
-def test_logged_losses_are_the_mean_of_clean_and_challenged_rows(trainer: Make) -> None:
-    run = trainer(challenge_share=0.5, challenge_softening=0.0)
-    run.train()
-    for log in run.state.log_history:
-        if "challenged_share" in log:
-            share = log["challenged_share"]
-            mean = share * log.get("challenged_loss", 0) + (1 - share) * log.get("clean_loss", 0)
-            assert log["loss"] == pytest.approx(mean, rel=1e-4)
+    assert logged(run, "cues_found") == [0, 0, 0]
+    assert logged(run, "challenged_share") == [0, 0, 0]
+    assert output.metrics["calibration_temperature"] > 0
 
 
 def test_share_is_the_share_of_rows(trainer: Make) -> None:
     run = trainer(data=tiny_data(400), challenge_share=0.3, max_steps=5, per_device_train_batch_size=80, logging_steps=5)
     run.train()
-    assert logged(run, "challenged_share")[0] == pytest.approx(0.3, abs=0.08)  # 400 rows: four standard deviations
+    assert logged(run, "challenged_share")[0] == pytest.approx(0.3, abs=0.01)
 
 
 def test_dropped_tokens_are_hidden_from_the_training_forward(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +61,6 @@ def test_dropped_tokens_are_hidden_from_the_training_forward(trainer: Make, monk
     special = torch.isin(attribution["input_ids"], torch.tensor([0, 2, 3]))
     assert hidden.any(1).all()
     assert not (hidden & special).any()
-    assert "labels" not in training
 
 
 def test_relevance_that_chooses_is_lrp_of_the_gold_class(trainer: Make) -> None:
@@ -79,18 +70,18 @@ def test_relevance_that_chooses_is_lrp_of_the_gold_class(trainer: Make) -> None:
     batch = next(iter(run.get_train_dataloader()))
     labels = batch["labels"]
     relevance = LRP(model).attribute({k: v for k, v in batch.items() if k != "labels"}, target=labels).sum(-1)
-    mixed = run._challenger_for(model, run.options).challenge(batch, labels, step=0)
+    found = run._challenger_for(model, ChallengeOptions.of(run.args)).challenge(batch, labels, step=0)
     for row in range(8):
         words = batch["input_ids"][row] > 4
         hide = max(1, math.floor(int(words.sum()) * 0.3 + 0.5))
         expected = relevance[row].masked_fill(~words, -math.inf).topk(hide).indices
-        assert set(mixed.drop_mask[row].nonzero().flatten().tolist()) == set(expected.tolist())
+        assert set(found.drop_mask[row].nonzero().flatten().tolist()) == set(expected.tolist())
 
 
 def test_training_learns(trainer: Make) -> None:
     run = trainer(data=tiny_data(64), max_steps=60, learning_rate=0.01, logging_steps=10)
     run.train()
-    losses = logged(run, "clean_loss")
+    losses = logged(run, "loss")
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -222,12 +213,14 @@ def test_label_outside_the_classes_of_a_head_of_ones_own(trainer: Make) -> None:
             self.embedding, self.head = torch.nn.Embedding(45, 8), torch.nn.Linear(8, 3)
 
         def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
-            return {"logits": self.head((self.embedding(input_ids) * attention_mask.unsqueeze(-1)).mean(1))}
+            logits = self.head((self.embedding(input_ids) * attention_mask.unsqueeze(-1)).mean(1))
+            loss = None if labels is None else torch.nn.functional.cross_entropy(logits, labels)
+            return {"loss": loss, "logits": logits}
 
     good, bad = tiny_data(8), tiny_data(8).map(lambda row: {"labels": 7})
-    trainer(model=Own(), data=good, challenge_share=0.01).train()
+    trainer(model=Own(), data=good).train()
     with pytest.raises(ChallengerError, match=r"Label 7 is outside the model's 3 classes"):
-        trainer(model=Own(), data=bad, challenge_share=1e-9).train()
+        trainer(model=Own(), data=bad, challenge_share=1.0).train()
 
 
 def test_float_labels_for_classes(trainer: Make) -> None:
@@ -257,12 +250,9 @@ def test_output_dir_that_cannot_be_written(trainer: Make, tmp_path: Any) -> None
 
 def test_model_without_logits(trainer: Make) -> None:
     model = AutoModel.from_config(tiny_bert().config)
-    with pytest.raises(
-        ChallengerError, match=r"no labels.*BertModel.forward does not take are dropped.*classification head"
-    ):
-        trainer(model=model).train()
-    with pytest.raises(ChallengerError, match=r"BertModel returned an output with last_hidden_state.*classification head"):
-        trainer(model=model, remove_unused_columns=False).train()
+    for options in ({}, {"remove_unused_columns": False}):
+        with pytest.raises(ChallengerError, match=r"BertModel is no classifier of whole inputs.*with a classification head"):
+            trainer(model=model, **options).train()
 
 
 def test_token_outside_the_vocabulary(trainer: Make) -> None:
@@ -278,16 +268,17 @@ def test_token_outside_the_vocabulary(trainer: Make) -> None:
     [
         ("challenge_attribution", "lpr", "is unknown. Choose one of: 'lrp'"),
         ("challenge_composite", "x", "is unknown. Choose one of: 'attnlrp'"),
-        ("challenge_selection", "x", "is unknown. Choose one of: 'sample'"),
+        ("challenge_selection", "x", "is unknown. Choose one of: 'cues', 'sample'"),
         ("challenge_perturbation", "x", "is unknown. Choose one of: 'auto'"),
-        ("challenge_target", "x", "is unknown. Choose one of: 'gold'"),
-        ("challenge_mix", "x", "is unknown. Choose one of: 'replace'"),
         ("challenge_share", 1.5, r"challenge_share=1.5 is outside \[0, 1\]"),
         ("challenge_share", math.nan, r"challenge_share=nan is outside \[0, 1\]"),
         ("challenge_rate", 0, r"challenge_rate=0 is outside \(0, 1\]"),
         ("challenge_rate", -0.1, r"challenge_rate=-0.1 is outside"),
-        ("challenge_weight", 2.0, r"challenge_weight=2.0 is outside"),
-        ("challenge_softening", "a", r"challenge_softening='a' is outside"),
+        ("challenge_threshold", 2.0, r"challenge_threshold=2.0 is outside"),
+        ("challenge_threshold", "a", r"challenge_threshold='a' is outside"),
+        ("challenge_hide", "who", r"challenge_hide='who' is a string; a list of strings.*Did you mean \['who'\]"),
+        ("challenge_keep", [3], r"challenge_keep=\[3\] is not a list of strings"),
+        ("challenge_unit_size", 0, r"challenge_unit_size=0 is not a whole number"),
     ],
 )
 def test_options_out_of_range(config: Make, trainer: Make, option: str, value: Any, words: str) -> None:
@@ -299,27 +290,26 @@ def test_options_out_of_range(config: Make, trainer: Make, option: str, value: A
         run.train()
 
 
-def test_rows_without_units_stay_clean_and_are_counted(trainer: Make, tokenizer: Any) -> None:
+def test_rows_without_units_stay_whole(trainer: Make, tokenizer: Any) -> None:
     rows = [{**tokenizer(text, return_token_type_ids=False), "labels": 0} for text in ("", "w1", "", "w2")]
     run = trainer(data=Dataset.from_list(rows), challenge_share=1.0, per_device_train_batch_size=4, max_steps=1)
     run.train()
-    assert logged(run, "rows_without_units") == [4]
     assert logged(run, "challenged_share") == [0]
 
 
-def nan_relevance(model: Any, batch: Any, target: Any, composite: Any) -> Tensor:
+def nan_relevance(model: Any, batch: Any, target: Any, composite: Any, main_input: Any = None) -> Tensor:
     relevance = torch.ones((*batch["input_ids"].shape, 1))
     relevance[0] = math.nan
     return relevance
 
 
-def test_nan_relevance_stays_clean_with_one_warning(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("hf_challenger.challenger", fromlist=["METHODS"]).METHODS, "lrp", nan_relevance)
+def test_nan_relevance_stays_whole_with_one_warning(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "lrp", nan_relevance)
     run = trainer(challenge_share=1.0, max_steps=3)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run.train()
-    said = [w for w in caught if "stayed clean" in str(w.message)]
+    said = [w for w in caught if "stayed whole" in str(w.message)]
     assert len(said) == 1
     assert issubclass(said[0].category, ChallengerWarning)
     assert logged(run, "rows_with_bad_relevance") == [1, 1, 1]
@@ -360,28 +350,20 @@ def test_labels_by_another_name(trainer: Make) -> None:
     assert logged(ours, "loss") == logged(renamed, "loss")
 
 
-def test_users_loss_gets_the_mixed_batch(trainer: Make) -> None:
+def test_users_loss_gets_the_challenged_batch(trainer: Make) -> None:
     def loss(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
         return torch.nn.functional.cross_entropy(outputs["logits"], labels, reduction="sum") / num_items_in_batch
 
-    own = trainer(
-        data=tiny_data(16), kwargs={"compute_loss_func": loss}, challenge_softening=0.0, gradient_accumulation_steps=2
-    )
-    builtin = trainer(data=tiny_data(16), challenge_softening=0.0, gradient_accumulation_steps=2)
-    with pytest.warns(ChallengerWarning, match="compute_loss_func gets the mixed batch"):
-        own.train()
+    own = trainer(data=tiny_data(16), kwargs={"compute_loss_func": loss}, gradient_accumulation_steps=2)
+    builtin = trainer(data=tiny_data(16), gradient_accumulation_steps=2)
+    own.train()
     builtin.train()
+    assert logged(own, "challenged_share") == logged(builtin, "challenged_share") == [0.5, 0.5]
     assert logged(own, "loss") == pytest.approx(logged(builtin, "loss"), rel=1e-5)
 
 
-def test_users_loss_does_not_go_with_append(trainer: Make) -> None:
-    run = trainer(kwargs={"compute_loss_func": lambda *args, **kwargs: 0}, challenge_mix="append")
-    with pytest.raises(ChallengerError, match=r"challenge_mix='append'.*Use challenge_mix='replace'"):
-        run.train()
-
-
-def test_label_smoothing_is_cross_entropys(trainer: Make) -> None:
-    run = trainer(data=tiny_data(8), label_smoothing_factor=0.3, challenge_softening=0.0, challenge_share=1e-9, max_steps=1)
+def test_label_smoothing_is_trainers(trainer: Make) -> None:
+    run = trainer(data=tiny_data(8), label_smoothing_factor=0.3, challenge_share=1e-9, max_steps=1)
     batch = next(iter(run.get_train_dataloader()))
     logits = run.model(**{k: v for k, v in batch.items() if k != "labels"}).logits
     expected = torch.nn.functional.cross_entropy(logits, batch["labels"], label_smoothing=0.3)
@@ -389,7 +371,7 @@ def test_label_smoothing_is_cross_entropys(trainer: Make) -> None:
     assert logged(run, "loss")[0] == pytest.approx(float(expected.detach()), rel=1e-5)
 
 
-def test_ignored_rows_stay_clean_and_weigh_nothing(trainer: Make) -> None:
+def test_ignored_rows_stay_whole_and_weigh_nothing(trainer: Make) -> None:
     data = tiny_data(8).map(lambda row, i: {"labels": -100 if i % 2 else row["labels"]}, with_indices=True)
     run = trainer(data=data, challenge_share=1.0, max_steps=1)
     run.train()
@@ -415,32 +397,6 @@ def test_sentence_pairs(trainer: Make) -> None:
     run = trainer(data=Dataset.from_list(rows), kwargs={"processing_class": tokenizer}, challenge_share=1.0)
     run.train()
     assert logged(run, "challenged_share") == [1, 1]
-
-
-def test_multiple_choice_is_refused(trainer: Make) -> None:
-    from transformers import BertForMultipleChoice, default_data_collator
-
-    rows = [{"input_ids": [[2, 7, 3], [2, 8, 3]], "attention_mask": [[1, 1, 1]] * 2, "labels": 0} for _ in range(8)]
-    run = trainer(
-        model=BertForMultipleChoice(tiny_bert().config),
-        data=Dataset.from_list(rows),
-        kwargs={"data_collator": default_data_collator},
-    )
-    with pytest.raises(ChallengerError, match=r"'input_ids' has shape \(8, 2, 3\).*Multiple choice"):
-        run.train()
-
-
-def test_token_classification_is_refused(trainer: Make) -> None:
-    from transformers import BertForTokenClassification, default_data_collator
-
-    rows = [{"input_ids": [2, 7, 8, 3], "attention_mask": [1] * 4, "labels": [0, 1, 2, 0]} for _ in range(8)]
-    run = trainer(
-        model=BertForTokenClassification(tiny_bert().config),
-        data=Dataset.from_list(rows),
-        kwargs={"data_collator": default_data_collator},
-    )
-    with pytest.raises(ChallengerError, match=r"one integer a row|token classification"):
-        run.train()
 
 
 def test_nan_weights_end_the_run_before_the_step(trainer: Make) -> None:
@@ -501,7 +457,7 @@ def test_resume_is_an_unbroken_run(trainer: Make, tmp_path: Any) -> None:
     unbroken.train()
     resumed = trainer(model=tiny_bert(0.1, seed=5), data=tiny_data(40), output_dir=str(tmp_path / "b"), **options)
     resumed.train(resume_from_checkpoint=str(tmp_path / "a" / "checkpoint-3"))
-    for name in ("loss", "challenged_share", "removed_relevance"):
+    for name in ("loss", "challenged_share"):
         assert logged(resumed, name) == logged(unbroken, name)
     for ours, theirs in zip(resumed.model.parameters(), unbroken.model.parameters(), strict=True):
         assert torch.equal(ours, theirs)

@@ -13,11 +13,12 @@ from peft import LoraConfig, get_peft_model
 from tiny import Trajectory, tiny_batch, tiny_bert
 from torch import Tensor, nn
 
-from hf_challenger import ChallengerError
+from hf_challenger import ChallengeOptions, Challenger, ChallengerError
 from hf_challenger.attribution import LRP
 from hf_challenger.checks import refuse_unsupported
 
 Make = Callable[..., Any]
+pytestmark = pytest.mark.usefixtures("any_confidence")
 STEPS = {"max_steps": 3, "challenge_share": 0.5, "challenge_rate": 0.3, "optim": "sgd"}
 
 
@@ -45,9 +46,9 @@ def test_relevance_under_autocast_is_summed_in_float32(trainer: Make) -> None:
     run = trainer(bf16=True, challenge_share=1.0)
     batch = tiny_batch()
     labels = batch.pop("labels")
-    challenger = run._challenger_for(run.model, run.options)
+    challenger = run._challenger_for(run.model, ChallengeOptions.of(run.args))
     with torch.autocast("cpu", torch.bfloat16):
-        relevance, _ = challenger._relevance(run.model, batch, labels, batch["input_ids"].shape[1:])
+        relevance, _ = challenger._relevance(run.model, batch, labels, batch["input_ids"].shape[1:], 0.0)
     assert relevance.dtype == torch.float32
     at_embeddings = LRP(run.model).attribute(batch, target=labels)
     assert challenger.units.per_unit(at_embeddings.bfloat16()).dtype == torch.float32
@@ -108,20 +109,19 @@ def test_torch_empty_cache_steps(trainer: Make) -> None:
     assert apart(train(trainer, torch_empty_cache_steps=1), train(trainer)) == 0
 
 
-def test_neftune_noises_training_and_not_relevance(trainer: Make) -> None:
+def test_neftune_noises_training_and_not_relevance(trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_bert()
     noisy = train(trainer, model=model, neftune_noise_alpha=5.0)
     assert apart(noisy, train(trainer)) > 1e-3
     attributed: list[Tensor] = []
     run = trainer(model=tiny_bert(), neftune_noise_alpha=5.0, challenge_share=1.0, max_steps=1)
-    challenger = run._challenger_for(run.model, run.options)
-    original = challenger._relevance
+    original = Challenger._relevance
 
     def relevance(*args: Any) -> Any:
         attributed.extend((original(*args)[0], original(*args)[0]))
         return original(*args)
 
-    challenger._relevance = relevance
+    monkeypatch.setattr(Challenger, "_relevance", relevance)
     run.train()
     assert torch.equal(*attributed)  # noise would differ from call to call
 
@@ -204,5 +204,5 @@ def test_quantized_is_refused(trainer: Make) -> None:
     """transformers marks a model that it loaded with a quantization_config so."""
     model = tiny_bert()
     model.is_quantized = True
-    with pytest.raises(ChallengerError, match=r"weights are quantized.*without quantization_config.*challenge_share=0"):
+    with pytest.raises(ChallengerError, match=r"weights are quantized.*without quantization_config"):
         refuse_unsupported(model)

@@ -11,7 +11,8 @@ from captum.attr import GradientAttribution
 from torch import Tensor, nn
 
 from ..errors import ChallengerError
-from ..inputs.main_input import LABEL_KEYS, main_input_in
+from ..inputs.main_input import LABEL_KEYS as LABEL_KEYS
+from ..inputs.main_input import main_input_in
 from ..logits import logits_of
 from .captum_rules import module_rules
 from .composed_modules import composed_module_rules

@@ -80,13 +80,18 @@ def check_graph(score: Tensor, model: nn.Module, table: Mapping[Operation, Any],
             if function.__module__.startswith("hf_challenger.") or name in PLAIN_FUNCTIONS | REFUSED_LATER:
                 continue
             what = f"The autograd.Function {function.__module__}.{function.__name__}{_used_by(model, function.__name__)}"
-        elif "jit" in name or name in replaced:
+        elif "jit" in name or (name in replaced and not has_module_rules(model)):
             what = f"Scripted code, or a fused call, in {type(model).__name__} ({name})"
         else:
             continue
         report(
             f"{what} hides its operations from the rules: its own gradient is used. Rewrite it in torch operations.", strict
         )
+
+
+def has_module_rules(model: nn.Module) -> bool:
+    """Whether captum rules are set: they call their modules once more, so that any node may come from there."""
+    return any(getattr(module, "rule", None) is not None for module in model.modules())
 
 
 class _ByIdentity:

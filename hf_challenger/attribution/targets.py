@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ..errors import ChallengerError
-from .eager_pass import outside_inference
 
 Score = Callable[[Tensor], Tensor]
 ClassIndex = int | Tensor | Sequence[int] | None
@@ -49,17 +48,19 @@ def score_of(logits: Tensor, target: Target) -> Tensor:
     if logits.dim() == 1:
         return logits
     is_tuple = isinstance(target, tuple)  # a list of integers is one index a row
+    given: Tensor | None = None
     if target is not None:
-        target = outside_inference(torch.as_tensor(target, device=logits.device))
-        if target.is_floating_point():
-            return _weighted_sum(logits, target)
+        given = torch.as_tensor(target, device=logits.device)
+        given = given.clone() if given.is_inference() else given
+        if given.is_floating_point():
+            return _weighted_sum(logits, given)
         axes = logits.dim() - 1
-        names_axes = target.shape == (len(logits), axes) or (is_tuple and target.shape == (axes,))
+        names_axes = given.shape == (len(logits), axes) or (is_tuple and given.shape == (axes,))
         if axes > 1 and names_axes:
-            return _at_place(logits, target.long())
+            return _at_place(logits, given.long())
     logits = by_class(logits)
     rows, classes = logits.shape
-    index = predicted(logits) if target is None else target.reshape(-1).long()
+    index = predicted(logits) if given is None else given.reshape(-1).long()
     if index.numel() == 1:
         index = index.expand(rows)
     if index.numel() != rows:

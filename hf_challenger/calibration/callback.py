@@ -16,6 +16,7 @@ from transformers import Trainer, TrainerCallback
 from ..attribution.state import attribution_state
 from ..checks import is_sharded, on_all_processes
 from ..errors import ChallengerError, ChallengerWarning
+from ..inputs.main_input import taken_by
 from ..last_layer import last_layer_of
 from ..logits import logits_of
 from ..losses import IGNORED, problem_type_of
@@ -100,6 +101,10 @@ class CalibrationCallback(TrainerCallback):
         logits, labels = (torch.cat([gather(part).cpu() for part in parts])[:rows] for parts in zip(*found, strict=True))
         known = labels != IGNORED
         right = float((logits.argmax(1) == labels)[known].double().mean())
+        if right * logits.shape[1] <= 1:
+            raise ChallengerError(
+                f"The model is right about {right:.0%} of the training rows, no better than chance. Train longer."
+            )
         # New rows are no easier than training rows, and n rows cannot show that a model is never wrong.
         accuracy = min(self._accuracy or 0, right, 1 - 1 / int(known.sum()))
         temperature = temperature_for_accuracy(logits[known], accuracy)
@@ -150,7 +155,7 @@ class CalibrationCallback(TrainerCallback):
             declared, outputs = getattr(config, "problem_type", None), getattr(config, "num_labels", None)
             if problem_type_of(declared, outputs, labels) != "single_label_classification":
                 raise _NotSingleLabel
-            yield {**inputs, "labels": labels.reshape(-1).long()}
+            yield {**taken_by(self._model(), inputs), "labels": labels.reshape(-1).long()}
 
     @staticmethod
     def _or_warn(step: Callable[[], None]) -> None:

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 
 from ..attribution.methods import METHODS
 from ..attribution.state import attribution_state
 from ..attribution.targets import named_target
-from ..checks import check_classes, check_inputs, is_sharded
-from ..errors import ChallengerError
+from ..checks import check_classes, check_inputs, is_sharded, refuse_other_tasks, refuse_several_classes
+from ..errors import ChallengerError, NotChallengeable
 from ..inputs import units_for
-from ..inputs.main_input import LABEL_KEYS
+from ..inputs.main_input import LABEL_KEYS, taken_by
 from ..keyed_random import Draw, keyed_uniform
 from ..logits import logits_of
-from ..losses import IGNORED
+from ..losses import IGNORED, check_labels
 from .confidence import ConfidenceGate, NoRowPasses
 from .cues import CueMemory, most_relevant, row_keys
 from .named_cues import NamedCues
@@ -89,13 +90,16 @@ class Challenger:
     ) -> None:
         self.model, self.seed, self.gather = model, seed, gather
         self.options = ChallengeOptions.of(options)
+        refuse_other_tasks(model)
         self.units = units_for(model, processing_class, self.options.challenge_units, self.options.challenge_unit_size)
         self.rate = self.options.rate_for(self.units)
         self.sharded = is_sharded(model)
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
         self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
         self.leaks = NamedCues(self.units, self.options.challenge_hide, "challenge_hide")
-        self.memory = memory or CueMemory(self.options.challenge_threshold, together=self.units.is_sequence_of_tokens)
+        self.memory = memory or CueMemory(
+            self.options.threshold_for(self.units), not self.units.is_sequence_of_tokens, getattr(self.units, "levels", 1)
+        )
         self._observed: list[tuple[Tensor, ...]] = []
         self._step = -1
 
@@ -205,7 +209,7 @@ class Challenger:
         may_hide = maskable[index]
         # Units are counted from the row's own start, so that padding on either side changes nothing.
         place = may_hide.cumsum(1)
-        noise = keyed_uniform(self.seed, UNITS, step, positions[chosen].to(maskable.device)[:, None], place)
+        noise = keyed_uniform(self.seed, UNITS, step, positions.to(maskable.device)[index, None], place)
         mask = SELECTIONS[self.options.challenge_selection](relevance, may_hide, self.rate, noise)
         mask = mask & (finite & (labels[index] != IGNORED).reshape(len(index), -1).any(1)).unsqueeze(1)
         drop_mask[index] = mask if sure is None else mask & sure.unsqueeze(1)
@@ -218,9 +222,11 @@ class Challenger:
                 f"The batch holds {', '.join(inputs) or 'nothing'}, but the challenge needs {self.units.key!r}, the main input of"
                 f" {type(self.model).__name__}. Rename the column, or set the model's main_input_name."
             )
-        inputs = {k: v for k, v in inputs.items() if k not in LABEL_KEYS}
+        inputs = taken_by(self.model, {k: v for k, v in inputs.items() if k not in LABEL_KEYS})
         check_inputs(inputs, self.model)
         check_classes(labels, self.model)
+        if self.options.challenge_selection == "cues":
+            refuse_several_classes(labels, self.model)
         return inputs
 
     def _relevance(
@@ -239,9 +245,19 @@ class Challenger:
                 else:
                     with attribution_state(model), torch.no_grad():
                         gate.look_at(logits_of(model(**inputs), model))
-            relevance = self.units.per_unit(method(model, inputs, target, self.options.challenge_composite))
+            relevance = self.units.per_unit(
+                method(model, inputs, target, self.options.challenge_composite, main_input=self.units.key)
+            )
         except NoRowPasses:
             relevance = torch.zeros(len(labels), *grid, device=labels.device)
+        except Exception as error:
+            if should_reduce_batch_size(error):  # memory: auto_find_batch_size waits for it
+                raise
+            if gate is not None and gate.logits is not None:
+                check_labels(gate.logits, labels, "single_label_classification")
+            # The labels fit, so that it is the model from which no relevance comes.
+            why = str(error) if isinstance(error, ChallengerError) else f"{type(error).__name__}: {error}"
+            raise NotChallengeable(f"No relevance could be computed for {type(self.model).__name__}: {why}") from error
         if relevance.shape[1:] != grid:
             raise ChallengerError(
                 f"Relevance came for {tuple(relevance.shape[1:])} units, but {type(self.units).__name__} says that"

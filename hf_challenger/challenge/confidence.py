@@ -24,16 +24,19 @@ class ConfidenceGate:
         goes_on: never raise :class:`NoRowPasses`: where parameters are sharded, the other processes wait in the backward pass.
 
     Attributes:
+        logits: the scores that were seen.
         passes: ``(rows,)`` bool, once logits were seen.
     """
 
     def __init__(self, labels: Tensor, threshold: float, goes_on: bool = False) -> None:
         self.labels, self.threshold, self.goes_on = labels, threshold, goes_on
+        self.logits: Tensor | None = None
         self.passes: Tensor | None = None
 
     def look_at(self, logits: Tensor) -> None:
         """Decide by the clean ``(rows, classes)`` logits. Waits for the device, unless ``goes_on``."""
-        self.passes = gold_probability(logits.detach(), self.labels) >= self.threshold
+        self.logits = logits.detach()
+        self.passes = gold_probability(self.logits, self.labels) >= self.threshold
         if not self.goes_on and not self.passes.any():
             raise NoRowPasses
 

@@ -89,9 +89,7 @@ def row_keys(identities: Tensor, maskable: Tensor, values: Tensor | None = None)
     return (hashed(maskable.cumsum(1), identities) * maskable).sum(1)
 
 
-def find_cues(
-    identities: np.ndarray, shares: np.ndarray, threshold: float, together: bool = True
-) -> list[tuple[int, float]]:
+def find_cues(identities: np.ndarray, shares: np.ndarray, threshold: float) -> list[tuple[int, float]]:
     """Cues among the rows of one class, those with the largest part of the relevance first.
 
     A cue is held by at least :data:`LEAST_COVERAGE` of the rows, and its mean share of their relevance, with its
@@ -101,7 +99,6 @@ def find_cues(
         identities: ``(rows, units)`` integers, :data:`NOTHING` where there is none.
         shares: ``(rows, units)`` of each row's positive relevance.
         threshold: in [0, 1).
-        together: whether to count companions in. Positions on a grid are in every row, so that they tell nothing by it.
 
     Returns:
         ``(its most relevant identity, strength)`` of each cue.
@@ -114,7 +111,7 @@ def find_cues(
     for seed in np.argsort(-share.sum(0), kind="stable"):
         if not free[seed]:
             continue
-        members = free & (_jaccard(held, seed) >= TOGETHER) if together else np.arange(len(known)) == seed
+        members = free & (_jaccard(held, seed) >= TOGETHER)
         free &= ~members
         strength = float(share[held[:, seed]][:, members].sum(1).mean())
         if strength > threshold:
@@ -122,7 +119,7 @@ def find_cues(
     return found
 
 
-def companions(identities: np.ndarray, seed: int) -> tuple[int, ...]:
+def companions(identities: np.ndarray, seed: int, shares: np.ndarray | None = None) -> tuple[int, ...]:
     """The seed and the identities that come with it, by the Jaccard index of their rows, in the order of the newest row.
 
     What a phrase holds beside its strongest words may hold no relevance yet. It would tell the class as well, once those are
@@ -131,15 +128,21 @@ def companions(identities: np.ndarray, seed: int) -> tuple[int, ...]:
     Args:
         identities: ``(rows, units)`` integers, :data:`NOTHING` where there is none; the newest row last.
         seed: an identity.
+        shares: ``(rows, units)``; given, what holds less than an even share of a row's relevance does not count: the empty
+            background of pictures comes with everything.
 
     Returns:
         At most :data:`UNITS` identities; the seed alone, where fewer than :data:`FEWEST_ROWS` rows hold it.
     """
-    known, held, _ = _held(identities)
+    known, held, column = _held(identities)
+    counts = known != NOTHING
+    if shares is not None:
+        even = 1 / np.maximum((identities != NOTHING).sum(1), 1)
+        counts &= np.bincount(column.ravel(), shares.ravel(), len(known)) > even @ held
     places = np.flatnonzero(known == seed)
     if not len(places) or held[:, places[0]].sum() < FEWEST_ROWS:
         return (seed,)
-    members = set(known[(_jaccard(held, places[0]) >= TOGETHER) & (known != NOTHING)].tolist())
+    members = {seed, *known[(_jaccard(held, places[0]) >= TOGETHER) & counts].tolist()}
     newest = identities[np.flatnonzero(held[:, places[0]])[-1]].tolist()
     return (*dict.fromkeys(k for k in newest if k in members), *sorted(members - set(newest)))[:UNITS]
 
@@ -167,11 +170,13 @@ class CueMemory:
 
     Args:
         threshold: the strength from which something is a cue.
-        together: see :func:`find_cues`.
+        only_relevant: whether only relevant identities are companions of a cue; see :func:`companions`.
+        levels: identities are place · levels + what stands there; a cue is found by both, and hidden at its place, whatever
+            stands there. 1: an identity has no place (tokens).
     """
 
-    def __init__(self, threshold: float, together: bool = True) -> None:
-        self.threshold, self.together = threshold, together
+    def __init__(self, threshold: float, only_relevant: bool = False, levels: int = 1) -> None:
+        self.threshold, self.only_relevant, self.levels = threshold, only_relevant, levels
         # label -> key of a row -> its identities and shares, (UNITS,) each; the newest last
         self._rows: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
         self._cues: dict[int, list[Cue]] = {}
@@ -216,7 +221,7 @@ class CueMemory:
     def _look(self, label: int, identities: np.ndarray, shares: np.ndarray) -> None:
         """Cues that are new among these rows, and what belongs by now to those that are known."""
         cues = self._cues.get(label, [])
-        for seed, strength in find_cues(identities, shares, self.threshold, self.together):
+        for seed, strength in find_cues(identities, shares, self.threshold):
             known = next((cue for cue in cues if seed in cue.identities), None)
             if known is not None:
                 known.strength = max(known.strength, strength)
@@ -224,7 +229,7 @@ class CueMemory:
                 cues.append(Cue(label, seed, (seed,), 0.0, strength))
                 self._table = None
         for cue in cues:
-            members = companions(identities, cue.seed) if self.together else (cue.seed,)
+            members = companions(identities, cue.seed, shares if self.only_relevant else None)
             if members != cue.identities:
                 cue.identities, self._table = members, None
             cue.coverage = float((identities == cue.seed).any(1).mean())
@@ -251,7 +256,7 @@ class CueMemory:
         table = self._lookup(identities.device)
         known = (labels >= 0) & (labels < len(table))
         wanted = table[labels.long().clamp(0, len(table) - 1)].masked_fill(~known[:, None, None], NOTHING)
-        ids = identities.long().masked_fill(~maskable, NO_UNIT)
+        ids = identities.long().div(self.levels, rounding_mode="floor").masked_fill(~maskable, NO_UNIT)
         hits = wanted.unsqueeze(-1) == ids[:, None, None, :]  # (rows, CUES, UNITS, units)
         holds = 2 * hits.any(-1).sum(-1) > (wanted != NOTHING).sum(-1)  # (rows, CUES)
         drop_mask = (hits.any(2) & holds.unsqueeze(-1)).any(1)
@@ -268,7 +273,8 @@ class CueMemory:
             table = torch.full((classes, CUES, UNITS), NOTHING, dtype=torch.long)
             for label, cues in self._cues.items():
                 for n, cue in enumerate(cues):
-                    table[label, n, : len(cue.identities)] = torch.tensor(cue.identities)
+                    places = torch.tensor(cue.identities).div(self.levels, rounding_mode="floor").unique()
+                    table[label, n, : len(places)] = places
             self._table = table.to(device)
             counts = torch.zeros(classes, CUES, dtype=torch.long, device=device)
             if self._counts is not None:
@@ -281,7 +287,7 @@ class CueMemory:
 
     def copy(self) -> CueMemory:
         """Another one that knows the same; what is shown or hidden there changes nothing here."""
-        other = CueMemory(self.threshold, self.together)
+        other = CueMemory(self.threshold, self.only_relevant, self.levels)
         other.load_state_dict(self.state_dict())
         return other
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..errors import ChallengerError
+from ..errors import NotChallengeable
 from .series import Series
 
 
@@ -19,7 +19,7 @@ class Audio(Series):
 
     def axes(self, x: Tensor) -> tuple[int, ...]:
         if x.dim() not in (2, 3):
-            raise ChallengerError(
+            raise NotChallengeable(
                 f"{self.key} has shape {tuple(x.shape)}, but audio is (rows, samples), (rows, frames, bins) or (rows, bins,"
                 " frames). Reshape it, or register an adapter of your own (docs/adapters.md)."
             )

@@ -32,6 +32,17 @@ def main_input_of(model: nn.Module) -> str:
     return named[0] if named else "input_ids"
 
 
+def taken_by(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a batch that the model's ``forward`` takes."""
+    base: Any = model
+    if hasattr(base, "get_base_model"):  # PEFT takes anything
+        base = base.get_base_model()
+    parameters = inspect.signature(base.forward).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return dict(batch)
+    return {name: value for name, value in batch.items() if name in {p.name for p in parameters}}
+
+
 def main_input_in(model: nn.Module, batch: Mapping[str, Any], name: str | None = None) -> str:
     """The key of ``batch`` that is attributed.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..errors import ChallengerError
+from ..errors import NotChallengeable
 from .blocks import Blocks
 
 
@@ -18,7 +18,7 @@ class Patches(Blocks):
 
     def axes(self, x: Tensor) -> tuple[int, ...]:
         if x.dim() not in (3, 4) or (x.dim() == 4 and x.shape[-1] <= 4 < x.shape[1]):
-            raise ChallengerError(
+            raise NotChallengeable(
                 f"{self.key} has shape {tuple(x.shape)}, but images are (rows, channels, height, width), or (rows, height,"
                 " width) if grey. Channels go first: x.permute(0, 3, 1, 2). For other shapes register an adapter of your own"
                 " (docs/adapters.md)."

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ChallengerError
+from ..errors import ChallengerError, NotChallengeable
 from .blocks import Blocks
 
 # Masks over (rows, time) or the input's whole shape, nonzero where a step counts, as transformers names them.
@@ -23,6 +23,7 @@ class Series(Blocks):
     """
 
     perturbations: tuple[str, ...] = ("mean", "interpolate", "zero", "noise", "swap")
+    threshold = 0.5  # at .25 natural places of SyntheticControl count too
     rate = 0.1  # FCNs on series are less over-confident than networks on texts and images, so hide less
     what = "windows of time"
     axis_names = ("steps",)
@@ -30,7 +31,7 @@ class Series(Blocks):
 
     def axes(self, x: Tensor) -> tuple[int, ...]:
         if x.dim() not in (2, 3):
-            raise ChallengerError(
+            raise NotChallengeable(
                 f"{self.key} has shape {tuple(x.shape)}, but a series is (rows, time, channels), or (rows, time) with one"
                 " channel. Reshape it, or register an adapter of your own (docs/adapters.md)."
             )

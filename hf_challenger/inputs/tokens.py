@@ -19,8 +19,9 @@ logger = logging.get_logger(__name__)
 class Tokens:
     """Token ids: a unit is a token; its relevance is that of its embedding, summed over the hidden axis.
 
-    Never hidden: padding, special tokens, and the last token that is attended to. The last is where a decoder-only
-    classifier reads its answer; an encoder's tokenizer puts a special token there anyway.
+    Never hidden: padding, special tokens, the last token that is attended to, and the last one that is not padding by the
+    model's config. One of these two is where a decoder-only classifier reads its answer. They differ where texts end with
+    eos and eos is the padding. An encoder's tokenizer puts a special token there anyway.
 
     Args:
         model: used for its signature and config.
@@ -31,6 +32,8 @@ class Tokens:
     key = "input_ids"
     attention_key = "attention_mask"
     is_sequence_of_tokens = True
+    levels = 1
+    threshold = 0.8  # planted words and phrases hold .8 to .99; the strongest natural word (TREC's who) .79
 
     def __init__(self, model: nn.Module, tokenizer: Any = None, unit_size: int | None = None) -> None:
         if unit_size is not None:
@@ -55,6 +58,7 @@ class Tokens:
                 ChallengerWarning,
                 stacklevel=2,
             )
+        self.config: Any = text_config  # asked again for each batch: Trainer sets its pad_token_id when training starts
         self.special_ids = sorted(i for i in special if isinstance(i, int))
         pad = getattr(tokenizer, "pad_token_id", None) if self.knows_special else None
         self.pad_token_id = getattr(text_config, "pad_token_id", None) if pad is None else pad
@@ -75,8 +79,10 @@ class Tokens:
         for special in self.special_ids:
             maskable &= inputs[self.key] != special
         position = torch.arange(attended.shape[1], device=attended.device)
-        last = (position * attended).argmax(1, keepdim=True)
-        maskable &= position != last
+        maskable &= position != (position * attended).argmax(1, keepdim=True)
+        pad = getattr(self.config, "pad_token_id", None)
+        if isinstance(pad, int):
+            maskable &= position != (position * (inputs[self.key] != pad)).argmax(1, keepdim=True)
         if not self.knows_special:
             maskable &= position != attended.long().argmax(1, keepdim=True)
         return maskable

@@ -1,10 +1,12 @@
 """What is explained: every kind of target, against sums written out by hand."""
 
+import captum.attr
 import pytest
 import torch
 from torch import nn
 
 from hf_challenger.attribution import LRP, contrastive, log_odds
+from hf_challenger.attribution.methods import METHODS
 from hf_challenger.attribution.targets import TARGETS, named_target, predicted, score_of
 from hf_challenger.errors import ChallengerError
 
@@ -84,6 +86,82 @@ def test_names():
 def test_errors_say_what_was_expected(target, words):
     with pytest.raises(ChallengerError, match=words):
         score_of(LOGITS, target)
+
+
+# --- scores with several axes -----------------------------------------------------------------------------------------
+
+PLACES = torch.arange(24.0).reshape(2, 4, 3)  # (rows, places, classes)
+
+
+def test_a_tuple_names_the_index_on_each_axis_as_in_captum():
+    assert score_of(PLACES, (1, 2)).tolist() == [5.0, 17.0]
+    assert score_of(LOGITS, (1,)).tolist() == [2.0, -3.0]
+    assert score_of(PLACES.unsqueeze(-1), (1, 2, 0)).tolist() == [5.0, 17.0]
+
+
+def test_a_list_of_tuples_names_one_index_a_row():
+    for target in ([(0, 2), (3, 1)], torch.tensor([[0, 2], [3, 1]])):
+        assert score_of(PLACES, target).tolist() == [2.0, 12 + 10.0]
+
+
+def test_float_targets_and_callables_take_scores_of_any_shape():
+    weights = torch.zeros(2, 4, 3)
+    weights[:, 1, 2], weights[:, 0, 0] = 2.0, 1.0
+    assert score_of(PLACES, weights).tolist() == [10.0, 12 + 34.0]
+    assert score_of(PLACES, lambda scores: scores[:, 3, 0]).tolist() == [9.0, 21.0]
+
+
+def test_axes_of_length_1_do_not_count():
+    for scores in (LOGITS.unsqueeze(1), LOGITS.unsqueeze(2), LOGITS.reshape(2, 1, 3, 1)):
+        assert score_of(scores, torch.tensor([0, 2])).tolist() == [1.0, 4.0]
+        assert score_of(scores, None).tolist() == [2.0, 4.0]
+        assert contrastive(1)(scores).tolist() == contrastive(1)(LOGITS).tolist()
+
+
+@pytest.mark.parametrize(
+    "target", [None, 1, [0, 2], torch.tensor([0, 2]), torch.tensor([[0], [2]]), contrastive(1), log_odds(None), (1,)]
+)
+def test_a_target_without_a_place_is_refused(target):
+    with pytest.raises(
+        ChallengerError, match=r"scores of shape \(2, 4, 3\).*tuple of 2 indices, \(place, class\).*callable"
+    ):
+        score_of(PLACES, target)
+
+
+def test_an_index_beyond_its_axis_is_refused():
+    with pytest.raises(ChallengerError, match=r"class index in \[0, 3\], as the model has 4 outputs; got 4 to 4"):
+        score_of(PLACES, (4, 0))
+    with pytest.raises(ChallengerError, match=r"class index in \[0, 2\].*got -1 to 1"):
+        score_of(PLACES, [(0, -1), (0, 1)])
+
+
+class Tagger(nn.Module):
+    """(rows, places, classes): each place sees itself alone."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head = nn.Linear(4, 3, bias=False)
+
+    def forward(self, x):
+        return self.head(x)
+
+
+def test_relevance_of_a_place_is_at_that_place():
+    model, x = Tagger(), torch.rand(2, 5, 4)
+    relevance = LRP(model).attribute(x, target=(3, 1))
+    expected = torch.zeros_like(x)
+    expected[:, 3] = x[:, 3] * model.head.weight[1].detach()
+    assert torch.allclose(relevance, expected)
+    per_row = LRP(model).attribute(x, target=[(3, 1), (0, 1)])
+    assert torch.equal(per_row[0], relevance[0])
+    assert per_row[1, 1:].abs().sum() == 0
+    theirs = captum.attr.InputXGradient(model).attribute(x.requires_grad_(), target=[(3, 1), (0, 1)])
+    assert torch.allclose(per_row, theirs)
+    for name in ("input_x_gradient", "captum_lrp"):
+        assert torch.allclose(METHODS[name](model, {"x": x.detach()}, (3, 1), "attnlrp"), expected, atol=1e-6)
+        with pytest.raises(ChallengerError, match=r"scores of shape \(2, 5, 3\)"):
+            METHODS[name](model, {"x": x.detach()}, 1, "attnlrp")
 
 
 def test_relevance_is_linear_in_the_target():

@@ -477,6 +477,14 @@ def test_labels_out_of_range_are_refused_at_the_first_step(trainer: Make) -> Non
     assert run.state.global_step == 0
 
 
+def test_a_model_no_better_than_chance_is_not_calibrated(trainer: Make) -> None:
+    run = trainer(**{**DEFAULT, "max_steps": 1}, learning_rate=0.0)
+    run.model.classifier.bias.data[:] = torch.tensor([-100.0, -100.0, 100.0])
+    run.train_dataset = run.train_dataset.map(lambda row: {"labels": row["labels"] % 2})
+    with pytest.warns(ChallengerWarning, match="right about 0% of the training rows, no better than chance"):
+        assert FITTED not in run.train().metrics
+
+
 class TwoLabels(torch.nn.Module):
     main_input_name = "past_values"
 

@@ -16,12 +16,14 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from hf_challenger import ChallengeOptions, Challenger
+from hf_challenger.challenge import challenger as challenge_module
 
+challenge_module.SURE = 0.0  # a tiny model is sure of nothing
 ROWS, STEPS = 4, 4  # of the joined batch
 
 
 def options() -> ChallengeOptions:
-    return ChallengeOptions(challenge_share=0.3, challenge_rate=0.3, challenge_threshold=0.0)
+    return ChallengeOptions(challenge_share=0.3, challenge_rate=0.3, challenge_selection="sample")
 
 
 def part_of(batch: dict[str, torch.Tensor], rank: int, ranks: int) -> dict[str, torch.Tensor]:
@@ -36,15 +38,15 @@ def train(model: torch.nn.Module, rank: int, ranks: int) -> dict[str, list]:  # 
     for step in range(STEPS):
         batch = part_of(tiny_batch(ROWS, seed=step), rank, ranks)
         labels = batch.pop("labels")
-        mixed = challenger.challenge(batch, labels, step, first_row=rank * ROWS // ranks)
-        loss = mixed.loss(model(**mixed.inputs).logits, labels)
+        challenged = challenger.challenge(batch, labels, step, first_row=rank * ROWS // ranks)
+        loss = model(**challenged.inputs, labels=labels).loss
         loss.backward()
         assert all(p.grad is not None for n, p in model.named_parameters() if "pooler" not in n)
         optimizer.step()
         optimizer.zero_grad()
         found["losses"].append(loss.item())
-        found["masks"] += mixed.drop_mask.tolist()
-        found["chosen"].append(int(mixed.challenged.sum()))
+        found["masks"] += challenged.drop_mask.tolist()
+        found["chosen"].append(int(challenged.challenged.sum()))
     return found
 
 

@@ -16,8 +16,10 @@ from accelerate.utils import DistributedDataParallelKwargs
 from tiny import Trajectory, tiny_bert, tiny_data, tiny_tokenizer
 
 from hf_challenger import ChallengerConfig, ChallengerTrainer
+from hf_challenger.challenge import challenger as challenge_module
 
 torch.set_num_threads(1)
+challenge_module.SURE = 0.0  # a tiny model is sure of nothing
 
 
 class Recording(ChallengerTrainer):
@@ -31,11 +33,11 @@ class Recording(ChallengerTrainer):
             challenger.masks, challenge = [], challenger.challenge
 
             def recorded(inputs: Any, labels: Any, step: int, *args: Any) -> Any:
-                mixed = challenge(inputs, labels, step, *args)
-                for row, mask in zip(mixed.parents.tolist(), mixed.drop_mask, strict=True):
+                challenged = challenge(inputs, labels, step, *args)
+                for row, mask in enumerate(challenged.drop_mask):
                     keep = inputs["attention_mask"][row].bool()
                     challenger.masks.append((step, inputs["input_ids"][row][keep].tolist(), mask[keep].tolist()))
-                return mixed
+                return challenged
 
             challenger.challenge = recorded
         return challenger
@@ -61,7 +63,6 @@ def train(
     trainer = Recording(
         model=tiny_bert(problem_type=problem, **outputs).double(),
         args=ChallengerConfig(
-            challenge_threshold=0.0,
             **{
                 "output_dir": out,
                 "use_cpu": True,

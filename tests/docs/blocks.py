@@ -21,6 +21,7 @@ QUICK = {
     "run_text_classification.py": "--max_steps 1 --max_train_samples 48 --max_eval_samples 32 --use_cpu true",
     "run_image_classification.py": "--max_steps 2 --use_cpu true",
     "run_time_series_classification.py": "--max_steps 2 --use_cpu true",
+    "run_leaky_data.py": "--max_steps 1 --max_test_samples 16 --use_cpu true",
     "run_plain_loop.py": "--epochs 1",
 }
 

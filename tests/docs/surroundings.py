@@ -62,8 +62,11 @@ def quickstart(folder: Path) -> Names:
     encoder(folder)
     classifier(folder)
     csv_files(folder)
+    (folder / "tickets.csv").write_text((folder / "train.csv").read_text())
+    (folder / "new.csv").write_text("text\nw1 w2\n")
     names: dict[str, Any] = {}
     yield names
+    assert (folder / "answers.csv").read_text().startswith("text,label,confidence\nw1 w2,")
     assert names["trainer"].model.config.id2label == {0: "freeze", 1: "refund"}
     assert (folder / "my-model" / "model.safetensors").is_file()
     assert (folder / "my-model" / "cues.json").is_file()
@@ -160,17 +163,17 @@ def rules(folder: Path) -> Names:
 
 
 def plain_loop(folder: Path) -> Names:
-    batch = tiny_batch()
-    labels = batch.pop("labels")
-    names: dict[str, Any] = {"model": tiny_bert(), "tokenizer": tiny_tokenizer(), "batch": batch, "labels": labels}
-    names |= {"step": 0, "first_row": 0, "accelerator": Accelerator(cpu=True)}
+    names: dict[str, Any] = {"model": tiny_bert(), "tokenizer": tiny_tokenizer(), "loader": [tiny_batch()]}
+    names |= {"accelerator": Accelerator(cpu=True)}
     yield names | {"Challenger": Challenger, "ChallengeOptions": ChallengeOptions}
     assert names["model"].classifier.weight.grad.abs().sum() > 0
 
 
 def text_example(folder: Path) -> Names:
     csv_files(folder)
+    (folder / "tickets.csv").write_text((folder / "train.csv").read_text())
     yield {}
+    assert (folder / "answers.csv").read_text().startswith("text,given_label,label,confidence\n")
     assert "| `ChallengerTrainer` |" in (folder / "outputs" / "text_classification" / "results.md").read_text()
     assert "confidence" in (folder / "answers.csv").read_text().splitlines()[0]
 

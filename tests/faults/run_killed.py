@@ -38,7 +38,7 @@ def main(folder: Path, signal: int, step: int, rank: int = 0) -> None:
         args=ChallengerConfig(
             str(folder),
             challenge_share=0.5,
-            challenge_threshold=0.0,
+            challenge_selection="sample",
             use_cpu=True,
             report_to="none",
             save_steps=2,

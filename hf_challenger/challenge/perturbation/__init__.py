@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...errors import ChallengerError
+from ...errors import ChallengerError, NotChallengeable
 from ...keyed_random import Draw
 from .fills import blur, fill_mean, fill_noise, fill_zero, interpolate, swap
 from .tokens import remove_from_attention, replace_by_mask_token
@@ -41,6 +41,11 @@ def perturbation_for(name: str, units: Any) -> Perturbation:
     """
     if name == "auto":
         name = units.perturbations[0]
+        if name == "mask" and units.mask_token_id is None:
+            raise NotChallengeable(
+                "The model takes no attention_mask, and no tokenizer with a mask token was given, so that there is no way to hide"
+                " a word. Pass processing_class=tokenizer, of a tokenizer with a mask token."
+            )
     if name not in units.perturbations:
         why = (
             f"needs a model that takes an {units.attention_key}, and this one does not"

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
+from hf_challenger.challenge.selection import SELECTIONS, choose_rows, random, sample, top, units_to_hide
 from hf_challenger.keyed_random import keyed_uniform
-from hf_challenger.selection import SELECTIONS, choose_rows, removed_share, select, units_to_hide
 
 
 def noise(rows, units, seed=0):
@@ -16,16 +16,16 @@ def noise(rows, units, seed=0):
 def test_top_hides_the_most_relevant_maskable_units():
     relevance = torch.tensor([[9.0, 1.0, 5.0, 3.0, -8.0]])
     maskable = torch.tensor([[False, True, True, True, True]])  # the most relevant one may not be hidden
-    drop_mask = select(relevance, maskable, 0.5, "top", noise(1, 5))
+    drop_mask = top(relevance, maskable, 0.5, noise(1, 5))
     assert drop_mask.tolist() == [[False, False, True, True, False]]
 
 
-@pytest.mark.parametrize("selection", SELECTIONS)
+@pytest.mark.parametrize("name", SELECTIONS)
 @pytest.mark.parametrize("rate", [0.01, 0.15, 0.5, 1.0])
-def test_hides_the_stated_count_and_never_outside_the_maskable_units(selection, rate):
+def test_hides_the_stated_count_and_never_outside_the_maskable_units(name, rate):
     torch.manual_seed(0)
     relevance, maskable = torch.randn(200, 12), torch.rand(200, 12) < 0.6
-    drop_mask = select(relevance, maskable, rate, selection, noise(200, 12))
+    drop_mask = SELECTIONS[name](relevance, maskable, rate, noise(200, 12))
     assert not (drop_mask & ~maskable).any()
     for row, may in zip(drop_mask, maskable, strict=True):
         n = int(may.sum())
@@ -41,7 +41,7 @@ def test_a_row_with_one_maskable_unit_is_left_whole():
 def test_sampling_follows_positive_relevance():
     """With one unit drawn a row, frequencies are the shares of positive relevance."""
     relevance = torch.tensor([[4.0, 2.0, 1.0, 1.0, -5.0, 0.0]]).expand(40_000, 6)
-    drop_mask = select(relevance, torch.ones_like(relevance, dtype=torch.bool), 0.1, "sample", noise(40_000, 6))
+    drop_mask = sample(relevance, torch.ones_like(relevance, dtype=torch.bool), 0.1, noise(40_000, 6))
     frequency = drop_mask.double().mean(0)
     expected = torch.tensor([0.5, 0.25, 0.125, 0.125, 0.0, 0.0], dtype=torch.float64)
     assert (frequency - expected).abs().max() < 0.01  # four standard errors
@@ -49,28 +49,21 @@ def test_sampling_follows_positive_relevance():
 
 def test_sampling_draws_without_replacement_as_the_plackett_luce_law_says():
     relevance = torch.tensor([[3.0, 2.0, 1.0, -1.0]]).expand(40_000, 4)
-    drop_mask = select(relevance, torch.ones_like(relevance, dtype=torch.bool), 0.5, "sample", noise(40_000, 4))
+    drop_mask = sample(relevance, torch.ones_like(relevance, dtype=torch.bool), 0.5, noise(40_000, 4))
     pair = (drop_mask[:, 0] & drop_mask[:, 1]).double().mean()
     assert abs(pair - (3 / 6 * 2 / 3 + 2 / 6 * 3 / 4)) < 0.012
 
 
 def test_without_positive_relevance_the_choice_is_uniform():
     relevance = -torch.ones(30_000, 3)
-    drop_mask = select(relevance, torch.ones(30_000, 3, dtype=torch.bool), 0.3, "sample", noise(30_000, 3))
+    drop_mask = sample(relevance, torch.ones(30_000, 3, dtype=torch.bool), 0.3, noise(30_000, 3))
     assert (drop_mask.double().mean(0) - 1 / 3).abs().max() < 0.012
 
 
 def test_random_ignores_relevance():
     maskable, draws = torch.ones(50, 8, dtype=torch.bool), noise(50, 8)
-    masks = [select(torch.randn(50, 8), maskable, 0.4, "random", draws) for _ in range(2)]
+    masks = [random(torch.randn(50, 8), maskable, 0.4, draws) for _ in range(2)]
     assert torch.equal(*masks)
-
-
-def test_removed_share_counts_positive_maskable_relevance_only():
-    relevance = torch.tensor([[6.0, 3.0, 1.0, -4.0], [-1.0, -1.0, -1.0, -1.0]])
-    maskable = torch.tensor([[False, True, True, True]]).expand(2, 4)
-    drop_mask = torch.tensor([[False, True, False, True]]).expand(2, 4)
-    assert removed_share(relevance, maskable, drop_mask).tolist() == [0.75, 0.0]
 
 
 def test_keyed_numbers_depend_on_their_key_alone():

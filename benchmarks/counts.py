@@ -1,0 +1,68 @@
+"""The rival without relevance: cues told by plain counts of words and classes, before training, and hidden as ours are.
+
+A word is a cue of a class if it comes with the class more often than chance: the z-statistic of Gardner et al. ("Competency
+Problems", EMNLP 2021), z = (p - p0) / sqrt(p0 (1 - p0) / n) over the n rows that hold the word, p the class's share of them and
+p0 its share of all rows, significant at 1 % after Bonferroni over all words and classes.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_challenger import ChallengerTrainer
+from hf_challenger.challenge.challenger import Challenger
+from hf_challenger.challenge.cues import CUES, FEWEST_ROWS, LEAST_COVERAGE, NOTHING, Cue, companions
+
+SIGNIFICANCE = 0.01
+
+
+def cues_by_counts(rows: list[list[int]], labels: list[int]) -> list[Cue]:
+    """The words with the largest z of each class, at most :data:`CUES`, with what always comes with them.
+
+    Args:
+        rows: token ids of each row, without special tokens.
+        labels: their classes.
+    """
+    total, of_class, of_both = Counter(), Counter(labels), defaultdict(Counter)  # type: ignore[var-annotated]
+    for row, label in zip(rows, labels, strict=True):
+        total.update(set(row))
+        of_both[label].update(set(row))
+    least = statistics.NormalDist().inv_cdf(1 - SIGNIFICANCE / (len(total) * len(of_class)))
+    found = []
+    for label, counts in of_both.items():
+        p0, cues = of_class[label] / len(rows), []
+        own = [row for row, other in zip(rows, labels, strict=True) if other == label]
+        ids = np.full((len(own), max(map(len, own))), NOTHING)
+        for n, row in enumerate(own):
+            ids[n, : len(row)] = row
+        z = {word: (k / total[word] - p0) / (p0 * (1 - p0) / total[word]) ** 0.5 for word, k in counts.items()}
+        for word in sorted(z, key=lambda w: -z[w]):
+            seen = counts[word] >= max(FEWEST_ROWS, LEAST_COVERAGE * len(own))
+            if z[word] < least or len(cues) == CUES or not seen or any(word in cue.identities for cue in cues):
+                continue
+            cues.append(Cue(label, word, companions(ids, word), counts[word] / len(own), counts[word] / total[word]))
+        found += cues
+    return found
+
+
+class CountsTrainer(ChallengerTrainer):
+    """ChallengerTrainer whose memory is filled once, by :func:`cues_by_counts`, and fed by no relevance. Texts only."""
+
+    def _challenger_for(self, model: Any, options: Any) -> Challenger:
+        known = self._challenger
+        challenger = super()._challenger_for(model, options)
+        if challenger is not known:
+            tokens: Any = challenger.units
+            rows = []
+            for row in self.train_dataset:  # type: ignore[union-attr]
+                batch = {k: torch.tensor([v]) for k, v in row.items() if k != "labels"}
+                rows.append(batch["input_ids"][0][tokens.maskable(batch)[0]].tolist())
+            labels = [int(row["labels"]) for row in self.train_dataset]  # type: ignore[union-attr]
+            challenger.memory.load_state_dict({"rows": {}, "cues": [vars(c) for c in cues_by_counts(rows, labels)]})
+            challenger.memory.remember = lambda *rows: None  # type: ignore[method-assign]  # no relevance
+        return challenger
