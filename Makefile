@@ -41,8 +41,9 @@ test-faults: $(VENV)/.dev
 ## The documentation as a site in site/; warnings (a broken link, an unknown page) are errors. Needs no network to build.
 # Not --quiet: mkdocs then overlooks its own warnings.
 docs: $(VENV)/.docs
+	@$(BIN)/python docs/options_table.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo "Open site/index.html"
+	@echo "Open site/index.html. With search: python -m http.server -d site, then http://localhost:8000"
 
 ## A part of the benchmark, at most 40 minutes on two cores; DATA: the folder of the sets. Goes on where it stopped.
 DATA ?= ../shared/data

@@ -65,6 +65,9 @@ class Challenger:
         gather: collects the rows of all processes, ``(rows, …)`` → ``(all rows, …)``, so that all remember the same cues.
         memory: cues that are known from before.
 
+    Raises:
+        ChallengerError: for options that are wrong, or that do not fit the model's input.
+
     Example, in a plain loop::
 
         challenger = Challenger(model, processing_class=tokenizer)
@@ -123,6 +126,10 @@ class Challenger:
             first_row: position of this batch's first row among all rows of the step, over micro-batches and processes:
                 the same masks then come out however the rows are spread.
             model: called in place of the model given at the start (a wrapper with the same parameters).
+
+        Raises:
+            ChallengerError: for inputs or labels that do not fit the model, NaN or infinite inputs, and an adapter whose
+                units are not those that relevance came for.
         """
         if step != self._step:
             self.update()

@@ -24,7 +24,10 @@ def _choices(what: str, names: Any) -> str:
 
 @dataclass
 class ChallengeOptions:
-    """What a challenge is made of. The same fields, with the same names, are flags of :class:`ChallengerConfig`."""
+    """What a challenge is made of. The same fields, with the same names, are flags of :class:`ChallengerConfig`.
+
+    Each field's help text describes it; docs/trainer.md has them in a table.
+    """
 
     challenge_share: float = field(
         default=0.75,

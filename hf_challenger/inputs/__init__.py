@@ -92,6 +92,9 @@ def register_units(name: str, factory: Factory, main_input: str | None = None) -
         factory: ``(model, processing_class, challenge_unit_size)`` → adapter, see :class:`Units`; a subclass of
             :class:`Blocks` is one.
         main_input: models with this main input get it without being asked.
+
+    Raises:
+        ChallengerError: if the name is taken.
     """
     if name in ADAPTERS or name == "auto":
         raise ChallengerError(f"Units named {name!r} are known already. Choose another name.")
@@ -116,5 +119,16 @@ def factory_for(model: nn.Module, name: str = "auto") -> Factory:
 
 
 def units_for(model: nn.Module, processing_class: Any = None, name: str = "auto", unit_size: int | None = None) -> Units:
-    """The adapter of that name for that model."""
+    """The adapter of that name for that model.
+
+    Args:
+        model: tells the main input, and the size of its patches where it has any.
+        processing_class: the tokenizer, for token ids.
+        name: a key of :data:`ADAPTERS`, or ``auto``.
+        unit_size: ``challenge_unit_size``.
+
+    Raises:
+        NotChallengeable: with ``auto``, for a main input that is not known.
+        ChallengerError: for an unknown name, or a unit size for tokens.
+    """
     return factory_for(model, name)(model, processing_class, unit_size)

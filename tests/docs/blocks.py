@@ -14,7 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 FENCE = re.compile(r"^(?:<!-- not run: (.+?) -->\n)?^```(.*?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-RUN, SHOWN = ("python", "bash"), ("text", "math", "bibtex")
+RUN, SHOWN = ("python", "bash"), ("text", "math", "diff")
 
 # What makes our longer commands quick: flags that are added to those of the page.
 QUICK = {
@@ -67,6 +67,10 @@ def _run_command(words: list[str], where: str, environment: dict[str, str]) -> N
         assert done.returncode == 0, f"{where}: {done.stderr}"
     elif words[:2] == ["pip", "install"]:
         _check_install(words[2:], where)
+    elif words[:2] == ["git", "clone"]:
+        pass  # the folder that it makes is this one
+    elif words[0] == "cd":
+        assert words[1] == "hf_challenger", f"{where}: there is no folder {words[1]!r}"
     elif words[0] == "python":
         quick = shlex.split(QUICK.get(Path(words[1]).name, ""))
         command = [sys.executable, *words[1:], *quick]
