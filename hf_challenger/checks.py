@@ -78,11 +78,10 @@ def refuse_other_tasks(model: nn.Module) -> None:
         return
     if ("Classification" not in name and "Regression" not in name) or "TokenClass" in name or "FrameClass" in name:
         raise NotChallengeable(
-                f"{type(base).__name__} is no classifier of whole inputs. Classification and regression of whole inputs can be"
-                " challenged; token classification, question answering, multiple choice and language modelling cannot. For a"
-                " classifier load the model with a classification head, such as AutoModelForSequenceClassification."
-            )
-        return
+            f"{name} is no classifier of whole inputs. Classification and regression of whole inputs can be challenged; token"
+            " classification, question answering, multiple choice and language modelling cannot. For a classifier load the model"
+            " with a classification head, such as AutoModelForSequenceClassification."
+        )
 
 
 def refuse_several_classes(labels: Tensor, model: nn.Module) -> None:
