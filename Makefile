@@ -22,9 +22,9 @@ $(VENV)/.docs: setup.cfg constraints.txt
 	@$(PIP) -e ".[docs]"
 	@touch $@
 
-## Fine-tune a pretrained encoder twice on bundled real text, with Trainer and with ChallengerTrainer, and compare.
+## Fine-tune a pretrained encoder on bundled texts with a planted leak, with Trainer and with ChallengerTrainer, and compare.
 quickstart: $(VENV)/.examples
-	@$(BIN)/python examples/text_classification/run_text_classification.py --compare --output_dir outputs/quickstart
+	@$(BIN)/python examples/leaky_data/run_leaky_data.py --output_dir outputs/quickstart
 
 # Two processes of one thread each: a test file stays in one of them, since files share trained models.
 test: $(VENV)/.dev
@@ -41,8 +41,9 @@ test-faults: $(VENV)/.dev
 ## The documentation as a site in site/; warnings (a broken link, an unknown page) are errors. Needs no network to build.
 # Not --quiet: mkdocs then overlooks its own warnings.
 docs: $(VENV)/.docs
+	@$(BIN)/python docs/options_table.py
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo "Open site/index.html"
+	@echo "Open site/index.html. With search: python -m http.server -d site, then http://localhost:8000"
 
 ## A part of the benchmark, at most 40 minutes on two cores; DATA: the folder of the sets. Goes on where it stopped.
 DATA ?= ../shared/data

@@ -183,28 +183,6 @@ def diversity_table(rows: list[Row]) -> str:
     return "\n".join([*lines, "", _note(len(rows) // len(methods), left_out)])
 
 
-# README's rows: method of the benchmark → (what it is called there, what labels it takes beyond those it is trained on)
-SHORT = {
-    "plain": ("`Trainer`", "none"),
-    "label smoothing": ("`Trainer`, label smoothing .1", "none"),
-    "plain, the same by random hiding": ("`ChallengerTrainer`'s temperature, random hiding in place of LRP", "none"),
-    "plain, challenged temperature": ("**`ChallengerTrainer`**", "none"),
-    "plain, temperature scaled": ("`Trainer`, temperature scaling", "as many again"),
-}
-
-
-def short_table(rows: list[Row]) -> str:
-    """Means over sets, on the runs that all methods of :data:`SHORT` have."""
-    rows, _ = shared(rows, SHORT)
-    names, seeds = sorted({row["set"] for row in rows}), len({row["seed"] for row in rows})
-    title = f"{', '.join(names)}; {seeds} seed{'s' if seeds > 1 else ''}"
-    lines = _head([title, "error ↓", "ECE ↓", "NLL ↓", "Brier ↓", "held-out labels"])
-    for method, (name, needs) in SHORT.items():
-        accuracy, *others = (_mean(rows, method, metric) for metric in NAMES)
-        lines.append(_line([name, *(f"{x:.3f}" for x in (1 - accuracy, *others)), needs]))
-    return "\n".join(lines)
-
-
 # --- the tables by name ---------------------------------------------------------------------------------------------------
 
 
@@ -233,6 +211,8 @@ TRAINED = {
 }
 TABLES: dict[str, Callable[[Path], str]] = {
     "cues": Quoted("cues", reading="absent", how={"by": ("cue", "set")}),
+    "leaky": Quoted("leaky"),  # README: accuracy on rows without the cue
+    "price": Quoted("price"),  # README: clean data, and time
     "clean_texts": Quoted(
         "texts",
         {
@@ -249,7 +229,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     ),
     "step_cost": lambda results: step_cost.table(results / "step_cost.json"),
     "step_cost_profile": lambda results: step_cost.profile_table(results / "step_cost.json"),
-    "texts_short": lambda results: short_table(main_part(rows_of("texts", results))),
     "images_diversity": lambda results: diversity_table(rows_of("images", results)),
 }
 

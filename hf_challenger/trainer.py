@@ -28,6 +28,7 @@ class ChallengerTrainer(FailedUploads):
     After *CHALLENGER* (Tomani & Cremers, arXiv 2205.15094), in our own reading. A cue holds most of the relevance, by LRP, of
     many rows of a class. It is hidden in a part of the rows that hold it (``challenge_share``), so that the model must find
     further evidence. Where no cue is found, training is Trainer's. :attr:`cues` tells what was found.
+
     After training, a temperature is fitted and folded into the last layer (:class:`~.calibration.CalibrationCallback`,
     ``calibrate``). Evaluation and prediction are those of ``Trainer``; ``evaluate()`` also reports accuracy, ece, nll, brier.
 
@@ -195,6 +196,19 @@ class ChallengerTrainer(FailedUploads):
     def cues(self) -> list[Cue]:
         """What the classifier was found to lean on in the last training, the strongest first; see :class:`~.Cue`."""
         return [] if self._challenger is None else self._challenger.cues
+
+    def cue_report(self, dataset: Any = None, **options: Any) -> Any:
+        """What the model leans on in ``dataset`` (default: the evaluation or else the training data), and does without it.
+
+        Returns:
+            A :class:`~.report.cue_results.CueReport`; print it. ``options`` are those of :func:`~.report.cue_report.cue_report`.
+        """
+        from .report.cue_report import cue_report
+
+        data = next(d for d in (dataset, self.eval_dataset, self.train_dataset) if d is not None)
+        collate = self._get_collator_with_removed_columns(self.data_collator, description="cue report")
+        model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        return cue_report(model, data, self._processing_class(), collator=collate, **options)
 
     def _processing_class(self) -> Any:
         if self.processing_class is not None:

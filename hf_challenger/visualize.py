@@ -63,6 +63,10 @@ def reliability_diagram(probabilities: Tensor, labels: Tensor, bins: int = BINS,
         probabilities: ``(rows, classes)``, rows sum to 1.
         labels: ``(rows,)`` classes.
         bins: of equal width.
+        title: the ECE is added to it.
+
+    Raises:
+        ChallengerError: as for :func:`~.calibration.expected_calibration_error`.
     """
     found = reliability_bins(probabilities, labels, bins)
     ece = expected_calibration_error(probabilities, labels, bins)
@@ -127,6 +131,9 @@ def token_heatmap(rows: Sequence[tuple[Sequence[str], Sequence[float], str]]) ->
 
     Args:
         rows: ``(words, relevance of each, heading)``.
+
+    Raises:
+        ChallengerError: if a row has other than one relevance a word, or relevance holds NaN or infinity.
     """
     return _draw_texts([_Text(list(words), list(relevance), heading) for words, relevance, heading in rows])
 
@@ -304,6 +311,11 @@ def before_and_after(
         inputs: a batch as the model takes it.
         labels: its labels.
         tokenizer: needed for text.
+        step: keys the random choices, as in :meth:`~.challenge.Challenger.challenge`.
+        rows: how many are drawn at most.
+
+    Raises:
+        ChallengerError: if no row is challenged at that step.
     """
     units, options = challenger.units, challenger.options
     mixed = challenger.challenge(inputs, labels, step)

@@ -25,10 +25,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def test_own_flags_and_those_of_training_are_told_apart() -> None:
-    own, rest = parse_flags(parser(), ["--file", "a.csv", "--learning_rate", "1e-4", "--max-steps=3"])
+    own, rest = parse_flags(parser(), ["--file", "a.csv", "--learning_rate", "1e-4", "--max-steps=3", "--no_calibrate"])
     assert own.file == "a.csv"
     config = training_config(rest, learning_rate=0.5, num_train_epochs=7, use_cpu=True, report_to="none")
     assert (config.learning_rate, config.max_steps, config.num_train_epochs) == (1e-4, 3, 7)
+    assert config.calibrate is False
     assert type(config) is hf_challenger.ChallengerConfig
 
 

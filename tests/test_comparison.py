@@ -1,8 +1,6 @@
 """The table that the example scripts print."""
 
-from types import SimpleNamespace
-
-from hf_challenger.comparison import comparison_table, describe_cues
+from hf_challenger.comparison import comparison_table
 
 COLUMNS = {"accuracy ↑": "test_accuracy", "seconds": "seconds"}
 
@@ -20,13 +18,3 @@ def test_one_row_a_method_with_means_and_deviations() -> None:
 
 def test_a_single_method_is_a_table_too() -> None:
     assert "`Trainer`" not in comparison_table([{"method": "challenger", "test_accuracy": 1, "seconds": 1}], COLUMNS)
-
-
-def test_cues_are_told_strongest_first_and_so_is_their_absence() -> None:
-    cues = [
-        SimpleNamespace(text=t, label="billing", coverage=0.91, strength=s) for t, s in (("via app", 0.4), ("maria", 0.82))
-    ]
-    first, second = describe_cues(cues).splitlines()[1:]
-    assert first == '  "maria" (class billing, 91 % of its rows, strength 0.82)'
-    assert "via app" in second
-    assert describe_cues([]) == "No cue found."

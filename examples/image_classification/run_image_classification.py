@@ -15,12 +15,12 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hf_challenger.command_line import check_output_dir, parse_flags, training_config
-from hf_challenger.comparison import comparison_table, describe_cues
+from hf_challenger.comparison import comparison_table
 from hf_challenger.errors import ChallengerError
 
 # torch and transformers are imported where they are used: mistakes in flags are told before that.
@@ -62,29 +62,26 @@ def main() -> None:
     splits = load_images(args.data_dir)
     config = training_config(training_flags, **DEFAULTS)
 
-    results, cues = [], None
+    results = []
     for seed in args.seeds or [args.seed]:
         for method in ("plain", "challenger") if args.compare else (args.method,):
             folder = Path(args.output_dir, *([f"seed{seed}"] if args.seeds else []), method)
-            result, trainer = run(method, args, replace(config, seed=seed, output_dir=str(folder)), splits)
-            results.append(result)
-            cues = getattr(trainer, "cues", cues)
+            results.append(run(method, args, replace(config, seed=seed, output_dir=str(folder)), splits))
 
     table = comparison_table(results)
     print(f"\n{table}\n")
-    if cues is not None:
-        print(f"{describe_cues(cues)}\n")
     Path(args.output_dir, "results.md").write_text(table + "\n", encoding="utf-8")
     Path(args.output_dir, "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(f"Models, cards with pictures, and results: {args.output_dir}{os.sep}")
 
 
-def run(method: str, args: argparse.Namespace, config: Any, splits: Any) -> tuple[dict[str, Any], Any]:
+def run(method: str, args: argparse.Namespace, config: Any, splits: Any) -> dict[str, Any]:
     """Train with one method; saves the model, its card and ``<method>_results.json`` in its output_dir."""
     from transformers import Trainer, set_seed
 
     from hf_challenger import ChallengerTrainer
     from hf_challenger.calibration import compute_metrics
+    from hf_challenger.challenge.cues import as_rows
     from hf_challenger.data.arrays import Rows, subset_per_class
     from hf_challenger.small_models import image_model
 
@@ -103,13 +100,13 @@ def run(method: str, args: argparse.Namespace, config: Any, splits: Any) -> tupl
     trainer.train()
     result = {"method": method, "seed": config.seed, "model": args.model, "train_samples": len(train)}
     result |= {"seconds": time.perf_counter() - began, **trainer.evaluate(test, metric_key_prefix="test")}
-    result["cues"] = [asdict(cue) for cue in getattr(trainer, "cues", None) or ()]
+    result["cues"] = as_rows(getattr(trainer, "cues", []))
     trainer.save_model()
     folder = Path(config.output_dir)
     (folder / f"{method}_results.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if method == "challenger":
         write_card(trainer, args, splits, test)
-    return result, trainer
+    return result
 
 
 def write_card(trainer: Any, args: argparse.Namespace, splits: Any, test: Any) -> None:

@@ -1,4 +1,4 @@
-"""Challenge training in a loop of one's own: accelerate, no Trainer.
+"""The challenge in a training loop of your own: accelerate, no Trainer.
 
     accelerate launch examples/plain_loop/run_plain_loop.py --model <folder or Hub name>
 
@@ -26,7 +26,6 @@ from transformers import (
 )
 
 from hf_challenger import ChallengeOptions, Challenger
-from hf_challenger.losses import IGNORED
 
 GOOD, BAD = ("great", "lovely", "superb", "brilliant"), ("awful", "dull", "dreadful", "boring")
 OTHER = ["the", "a", "film", "story", "cast", "plot", "was", "is", "and", "it", "very", "quite", "music", "scene"]
@@ -67,7 +66,7 @@ def accuracy_of(model: torch.nn.Module, loader: DataLoader[Any], accelerator: Ac
 def main(arguments: list[str] | None = None) -> float:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder or Hub name of an encoder to fine-tune")
-    parser.add_argument("--share", type=float, default=0.5, help="share of the rows that are challenged")
+    parser.add_argument("--share", type=float, default=0.5, help="share of the rows holding a cue in which it is hidden")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch_size", type=int, default=8, help="rows per process")
     parser.add_argument("--learning_rate", type=float, default=2e-3)
@@ -89,7 +88,8 @@ def main(arguments: list[str] | None = None) -> float:
 
     optimizer = torch.optim.AdamW(model.parameters(), options.learning_rate)
     # The challenger looks into the bare model; the wrapped one is called once a step, as ever.
-    challenger = Challenger(model, ChallengeOptions(challenge_share=options.share), tokenizer)
+    # It gathers what it sees of all processes, so that all of them know the same cues.
+    challenger = Challenger(model, ChallengeOptions(challenge_share=options.share), tokenizer, gather=accelerator.gather)
     model, optimizer, train, test = accelerator.prepare(model, optimizer, loader(128, seed=0), loader(64, seed=1))
 
     step = 0
@@ -99,16 +99,16 @@ def main(arguments: list[str] | None = None) -> float:
             labels = batch.pop("labels")
             # Where this process's rows stand among all rows of the step: choices then do not depend on the processes.
             first_row = accelerator.process_index * options.batch_size
-            mixed = challenger.challenge(batch, labels, step, first_row)
-            losses = mixed.row_losses(model(**mixed.inputs).logits, labels, "single_label_classification")
-            # The mean over the rows of all processes; DDP divides by their number once more.
-            rows = accelerator.reduce((labels != IGNORED).sum(), "sum")
-            accelerator.backward((mixed.weights * losses).sum() / rows * accelerator.num_processes)
+            challenged = challenger.challenge(batch, labels, step, first_row)
+            loss = model(**challenged.inputs, labels=labels).loss
+            accelerator.backward(loss)
             optimizer.step()
             optimizer.zero_grad()
             step += 1
         accuracy = accuracy_of(model, test, accelerator)
         accelerator.print(f"epoch {epoch + 1}: accuracy {accuracy:.3f}")
+    for cue in challenger.cues:
+        accelerator.print(f"cue {cue.text!r} of class {cue.class_name}, in {cue.coverage:.0%} of its rows")
     return accuracy
 
 

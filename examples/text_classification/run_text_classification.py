@@ -17,12 +17,12 @@ import json
 import os
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from hf_challenger.command_line import check_model_folder, check_output_dir, packaged_encoder, parse_flags, training_config
-from hf_challenger.comparison import comparison_table, describe_cues
+from hf_challenger.comparison import comparison_table
 from hf_challenger.data import tables
 from hf_challenger.errors import ChallengerError
 
@@ -46,7 +46,7 @@ def flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--file", "--train_file", help="csv or json with texts and labels. Default: a subset of CLINC150")
     parser.add_argument("--validation_file", help="evaluated after training, and during it with --eval_strategy")
-    parser.add_argument("--test_file", help=f"the results are measured on it. Default: {TEST_SHARE:.0%} of --file")
+    parser.add_argument("--test_file", help="the results are measured on it. Default: a fifth of --file")
     parser.add_argument("--text_column", help="default: text, or else the column with the longest texts")
     parser.add_argument("--text_pair_column", help="second text of sentence pairs")
     parser.add_argument("--label_column", default="label", help="names or numbers of the classes")
@@ -74,22 +74,18 @@ def main() -> None:
     check_output_dir(args.output_dir)
     config = training_config(training_flags, **DEFAULTS)
 
-    results, cues = [], None
+    results = []
     for seed in args.seeds or [args.seed]:
         for method in ("plain", "challenger") if args.compare else (args.method,):
             folder = Path(args.output_dir, *([f"seed{seed}"] if args.seeds else []), method)
             one = replace(config, seed=seed, output_dir=str(folder))
-            result, trainer = run(method, args, one, splits, names, encoder)
-            results.append(result)
-            cues = getattr(trainer, "cues", cues)
+            results.append(run(method, args, one, splits, names, encoder))
 
     table = comparison_table(results)
     print(f"\n{table}\n")
-    if cues is not None:
-        print(f"{describe_cues(cues)}\n")
     Path(args.output_dir, "results.md").write_text(table + "\n", encoding="utf-8")
     Path(args.output_dir, "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    show_model(str(trainer.args.output_dir), splits["test"], args.output_dir)
+    show_model(str(folder), splits["test"], args.output_dir)
 
 
 # --- data ---------------------------------------------------------------------------------------------------------------
@@ -104,13 +100,15 @@ def read_splits(args: argparse.Namespace) -> tuple[dict[str, tables.Texts], list
     text = tables.find_text_column(train, args.text_column, others=(label, pair))
     splits, notes = {}, []
     for split, table in found.items():
-        for column in filter(None, (text, pair, label)):
-            tables.find_column(table, column, "--text_column or --label_column")
-        splits[split], told = tables.labelled_texts(table, text, label, pair)
+        columns = {"--text_column": text, "--label_column": label, "--text_pair_column": pair}
+        own = [tables.find_column(table, name, flag) if name else None for flag, name in columns.items()]
+        splits[split], told = tables.labelled_texts(table, *own)
         notes += [*table.notes, *told]
     names = tables.class_names(splits["train"])
     for split in splits:
         tables.refuse_unknown_labels(splits[split], names)
+        if split != "train" and (count := tables.shared_texts(splits["train"], splits[split])):
+            notes.append(f"{count} {split} text(s) are also training texts: results on them are too good.")
     if "test" not in splits:
         splits["train"], splits["test"] = tables.split_by_class(splits["train"], TEST_SHARE, args.seed)
         notes.append(
@@ -165,13 +163,14 @@ def tokenized(texts: tables.Texts, tokenizer: Any, names: list[str], max_length:
 
 def run(
     method: str, args: argparse.Namespace, config: Any, splits: dict[str, tables.Texts], names: list[str], encoder: str
-) -> tuple[dict[str, Any], Any]:
+) -> dict[str, Any]:
     """Train with one method; saves the model, its card and ``<method>_results.json`` in its output_dir."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, set_seed
     from transformers.utils.logging import set_verbosity_error
 
     from hf_challenger import ChallengerTrainer
     from hf_challenger.calibration import compute_metrics
+    from hf_challenger.challenge.cues import as_rows
 
     set_verbosity_error()  # else each run tells that the new head has no trained weights
     set_seed(config.seed)
@@ -199,14 +198,14 @@ def run(
     for split in ("validation", "test"):
         if split in data:
             result |= trainer.evaluate(data[split], metric_key_prefix=split)
-    result["cues"] = [asdict(cue) for cue in getattr(trainer, "cues", None) or ()]
+    result["cues"] = as_rows(getattr(trainer, "cues", []))
     trainer.save_model()
     trainer.save_state()
     folder = Path(config.output_dir)
     (folder / f"{method}_results.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     if method == "challenger":
         write_card(trainer, args, splits["test"], data["test"])
-    return result, trainer
+    return result
 
 
 def write_card(trainer: Any, args: argparse.Namespace, test: tables.Texts, rows: Any) -> None:

@@ -60,6 +60,9 @@ def reliability_bins(probabilities: Array, labels: Array, bins: int = BINS, equa
         bins: how many.
         equal_mass: edges at quantiles of the confidences, so that every bin holds about as many rows, instead of bins of
             equal width. Rows of equal confidence stay in one bin, so that some may be empty.
+
+    Raises:
+        ChallengerError: as for :func:`expected_calibration_error`.
     """
     probabilities, labels = checked(probabilities, labels, bins)
     confidence, prediction = probabilities.max(1)
@@ -86,6 +89,10 @@ def expected_calibration_error(probabilities: Array, labels: Array, bins: int = 
     Args:
         probabilities: ``(rows, classes)``, rows sum to 1.
         labels: ``(rows,)`` classes.
+        bins: how many, from 1 on.
+
+    Raises:
+        ChallengerError: for other shapes, no rows, rows that do not sum to 1, and labels that are no classes.
 
     Example::
 
@@ -99,6 +106,9 @@ def maximum_calibration_error(probabilities: Array, labels: Array, bins: int = B
     """MCE (Guo et al. 2017, Eq. 6): the largest gap among the bins of :func:`expected_calibration_error`, in [0, 1].
 
     A bin with a handful of rows can decide it: look at the counts of :func:`reliability_bins` beside it.
+
+    Args:
+        probabilities, labels, bins: as for :func:`expected_calibration_error`, which also says what is refused.
     """
     return _top_label_error(probabilities, labels, bins, "max")
 
@@ -107,6 +117,9 @@ def adaptive_calibration_error(probabilities: Array, labels: Array, bins: int = 
     """ECE of the top label over bins of equal mass (Nguyen & O'Connor, EMNLP 2015), in [0, 1].
 
     Confident models crowd into the last bins of equal width; quantiles spread them out.
+
+    Args:
+        probabilities, labels, bins: as for :func:`expected_calibration_error`, which also says what is refused.
     """
     return reliability_bins(probabilities, labels, bins, equal_mass=True).error
 
@@ -115,6 +128,9 @@ def classwise_calibration_error(probabilities: Array, labels: Array, bins: int =
     """Class-wise ECE (Kull et al., NeurIPS 2019, Eq. 3), in [0, 1]: every probability counts, not only the largest.
 
     The mean over classes k of the ECE of p_k against [label = k], over ``bins`` bins of equal width.
+
+    Args:
+        probabilities, labels, bins: as for :func:`expected_calibration_error`, which also says what is refused.
     """
     probabilities, labels = checked(probabilities, labels, bins)
     errors = [binary_calibration_error(_below_one(p), labels == k, n_bins=bins) for k, p in enumerate(probabilities.T)]
@@ -182,6 +198,12 @@ def confidence_interval(
         level: share of the resampled values inside, in (0, 1).
         draws: how often the rows are resampled.
         seed: of a generator of its own: equal seeds give equal intervals.
+
+    Returns:
+        The lower and the upper end, in the metric's unit.
+
+    Raises:
+        ChallengerError: for a level outside (0, 1), fewer than two draws, or other than one label a prediction.
     """
     if not 0 < level < 1 or draws < 2 or len(predictions) != len(labels) or not len(labels):
         raise ChallengerError(
@@ -200,12 +222,21 @@ def confidence_interval(
 
 
 def negative_log_likelihood(logits: Array, labels: Array) -> float:
-    """Mean -log p(label), in nats."""
+    """Mean -log p(label), in nats.
+
+    Args:
+        logits: ``(rows, classes)``.
+        labels: ``(rows,)`` classes; rows labelled -100 are left out.
+    """
     return float(F.cross_entropy(torch.as_tensor(logits), torch.as_tensor(labels)))
 
 
 def brier_score(probabilities: Array, labels: Array) -> float:
-    """Brier's (1950) score, mean over rows of Σ_k (p_k - [k = label])², in [0, 2]."""
+    """Brier's (1950) score, mean over rows of Σ_k (p_k - [k = label])², in [0, 2].
+
+    Args:
+        probabilities, labels: as for :func:`expected_calibration_error`, which also says what is refused.
+    """
     probabilities, labels = checked(probabilities, labels)
     return float((probabilities - F.one_hot(labels, probabilities.shape[1])).square().sum(1).mean())
 
@@ -216,6 +247,10 @@ def classification_metrics(logits: Array, labels: Array, bins: int = BINS) -> di
     Args:
         logits: ``(rows, classes)``.
         labels: ``(rows,)`` classes.
+        bins: of the ECE.
+
+    Raises:
+        ChallengerError: for other shapes, no labelled row, NaN or infinite logits, and labels that are no classes.
     """
     logits, labels = labelled(logits, labels)
     probabilities = logits.softmax(1)

@@ -29,6 +29,9 @@ def fit_temperature(logits: Array, labels: Array) -> float:
         logits: ``(rows, classes)``.
         labels: ``(rows,)`` classes; rows labelled -100 are left out.
 
+    Raises:
+        ChallengerError: for other shapes, no labelled row, NaN or infinite logits, and labels that are no classes.
+
     Warns:
         ChallengerWarning: at either end of that range, or where every row is right beyond doubt: the minimum is not among
             these rows, so more of them are needed.

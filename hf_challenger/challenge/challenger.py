@@ -65,6 +65,9 @@ class Challenger:
         gather: collects the rows of all processes, ``(rows, …)`` → ``(all rows, …)``, so that all remember the same cues.
         memory: cues that are known from before.
 
+    Raises:
+        ChallengerError: for options that are wrong, or that do not fit the model's input.
+
     Example, in a plain loop::
 
         challenger = Challenger(model, processing_class=tokenizer)
@@ -95,7 +98,7 @@ class Challenger:
         self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
         self.leaks = NamedCues(self.units, self.options.challenge_hide, "challenge_hide")
         self.memory = memory or CueMemory(
-            self.options.challenge_threshold, not self.units.is_sequence_of_tokens, getattr(self.units, "levels", 1)
+            self.options.threshold_for(self.units), not self.units.is_sequence_of_tokens, getattr(self.units, "levels", 1)
         )
         self._observed: list[tuple[Tensor, ...]] = []
         self._step = -1
@@ -123,6 +126,10 @@ class Challenger:
             first_row: position of this batch's first row among all rows of the step, over micro-batches and processes:
                 the same masks then come out however the rows are spread.
             model: called in place of the model given at the start (a wrapper with the same parameters).
+
+        Raises:
+            ChallengerError: for inputs or labels that do not fit the model, NaN or infinite inputs, and an adapter whose
+                units are not those that relevance came for.
         """
         if step != self._step:
             self.update()

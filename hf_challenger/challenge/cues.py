@@ -33,6 +33,7 @@ class Cue:
 
     Attributes:
         label: the class.
+        seed: its most relevant identity when it was found.
         identities: token ids, or positions on the grid of units.
         coverage: share of the class's rows that hold it, in [0, 1].
         strength: mean share of a row's positive relevance that it holds, over those rows, in [0, 1].
@@ -125,9 +126,13 @@ def companions(identities: np.ndarray, seed: int, shares: np.ndarray | None = No
     hidden.
 
     Args:
-        identities: ``(rows, units)`` integers, :data:`NOTHING` where there is none.
+        identities: ``(rows, units)`` integers, :data:`NOTHING` where there is none; the newest row last.
+        seed: an identity.
         shares: ``(rows, units)``; given, what holds less than an even share of a row's relevance does not count: the empty
             background of pictures comes with everything.
+
+    Returns:
+        At most :data:`UNITS` identities; the seed alone, where fewer than :data:`FEWEST_ROWS` rows hold it.
     """
     known, held, column = _held(identities)
     counts = known != NOTHING

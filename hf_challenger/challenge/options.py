@@ -14,6 +14,7 @@ from .named_cues import check_names
 from .perturbation import PERTURBATIONS
 from .selection import SELECTIONS
 
+THRESHOLD = 0.5  # of cues, where neither the user nor the adapter says
 RATE = 0.25  # of a row's units, where neither the user nor the adapter says
 
 
@@ -23,10 +24,13 @@ def _choices(what: str, names: Any) -> str:
 
 @dataclass
 class ChallengeOptions:
-    """What a challenge is made of. The same fields, with the same names, are flags of :class:`ChallengerConfig`."""
+    """What a challenge is made of. The same fields, with the same names, are flags of :class:`ChallengerConfig`.
+
+    Each field's help text describes it; docs/trainer.md has them in a table.
+    """
 
     challenge_share: float = field(
-        default=0.5,
+        default=0.75,
         metadata={
             "help": "Share of the rows that are challenged, in [0, 1]: of the rows that hold a cue of their class, or with a"
             " row-level selection of all rows. 0 is plain Trainer, bit for bit."
@@ -42,10 +46,11 @@ class ChallengeOptions:
             )
         },
     )
-    challenge_threshold: float = field(
-        default=0.8,
+    challenge_threshold: float | None = field(
+        default=None,
         metadata={
             "help": "Strength from which something is a cue, in [0, 1): its mean share of the relevance of the rows that hold it."
+            " Not set: 0.8 for tokens, 0.25 for images, 0.5 for series and audio."
         },
     )
     challenge_keep: list[str] = field(
@@ -109,7 +114,8 @@ class ChallengeOptions:
     def validate(self) -> None:
         """Raise :class:`ChallengerError` at the first option that is out of range or unknown."""
         self._check_range("challenge_share")
-        self._check_range("challenge_threshold")
+        if self.challenge_threshold is not None:
+            self._check_range("challenge_threshold")
         if self.challenge_rate is not None:
             self._check_range("challenge_rate", low_open=True)
         if not isinstance(self.challenge_composite, Composite):
@@ -152,6 +158,12 @@ class ChallengeOptions:
     def rate_for(self, units: Any) -> float:
         """``challenge_rate``, or what suits the adapter."""
         return float(getattr(units, "rate", RATE) if self.challenge_rate is None else self.challenge_rate)
+
+    def threshold_for(self, units: Any) -> float:
+        """``challenge_threshold``, or what suits the adapter."""
+        return float(
+            getattr(units, "threshold", THRESHOLD) if self.challenge_threshold is None else self.challenge_threshold
+        )
 
     def _check_range(self, name: str, low_open: bool = False) -> None:
         value = getattr(self, name)

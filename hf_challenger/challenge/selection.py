@@ -1,4 +1,8 @@
-"""Row-level selections: which units of a single row to hide, by its relevance alone. relevance → drop_mask (True = removed)."""
+"""Row-level selections: which units of a single row to hide, by its relevance alone.
+
+All have the signature ``(relevance, maskable, rate, noise) -> drop_mask``: tensors ``(rows, units)``, with ``noise`` uniform in
+(0, 1) and True = removed in ``drop_mask``; ``rate`` is a share of a row's maskable units, see :func:`units_to_hide`.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +49,9 @@ def highest(score: Tensor, maskable: Tensor, rate: float) -> Tensor:
         score: ``(rows, units)``.
         maskable: ``(rows, units)`` bool, True where a unit may be hidden.
         rate: share of a row's maskable units to hide, see :func:`units_to_hide`.
+
+    Returns:
+        ``(rows, units)`` bool, True = removed.
     """
     order = score.masked_fill(~maskable, float("-inf")).argsort(dim=1, descending=True, stable=True)
     rank = order.argsort(dim=1)

@@ -263,13 +263,16 @@ def _is_number(cell: str) -> bool:
     return True
 
 
-def labelled_texts(table: Table, text: str, label: str, pair: str | None = None) -> tuple[Texts, list[str]]:
+def labelled_texts(table: Table, text: str, label: str | None, pair: str | None = None) -> tuple[Texts, list[str]]:
     """Texts and labels of a table, and notes on rows that were left out since their text is empty.
+
+    Args:
+        label: its column; None: labels are empty.
 
     Raises:
         ChallengerError: a label is empty, or no text is left.
     """
-    without = [line for line, row in zip(table.lines, table.rows, strict=True) if not row[label].strip()]
+    without = [line for line, row in zip(table.lines, table.rows, strict=True) if label and not row[label].strip()]
     if without:
         raise ChallengerError(
             f"{table.path}, {_lines(without)}: the label (column {label!r}) is empty. Fill it in, or remove the row."
@@ -283,7 +286,7 @@ def labelled_texts(table: Table, text: str, label: str, pair: str | None = None)
     found = Texts(
         [table.rows[i][text] for i in kept],
         [table.rows[i][pair] for i in kept] if pair else None,
-        [table.rows[i][label].strip() for i in kept],
+        [table.rows[i][label].strip() if label else "" for i in kept],
         [table.lines[i] for i in kept],
         table.path,
     )
@@ -325,6 +328,12 @@ def refuse_unknown_labels(other: Texts, names: Sequence[str]) -> None:
                 f"{other.path}, line {line}: the label {label!r} does not occur in the training texts, so it cannot be learnt."
                 f"{f' Did you mean {near[0]!r}?' if near else ''}"
             )
+
+
+def shared_texts(train: Texts, other: Texts) -> int:
+    """How many rows of ``other`` have a text that occurs in the training texts, upper and lower case aside."""
+    known = {text.strip().casefold() for text in train.texts}
+    return sum(text.strip().casefold() in known for text in other.texts)
 
 
 def split_by_class(texts: Texts, share: float, seed: int) -> tuple[Texts, Texts]:

@@ -39,6 +39,7 @@ class Units(Protocol):
             default.
         is_sequence_of_tokens: whether a unit is the same thing wherever it stands (tokens), or is told by its place.
         levels: optional; identities are place · levels + what stands there, see :class:`~..challenge.CueMemory`. Not set: 1.
+        threshold: optional; stands in for ``challenge_threshold`` where that is not set. Not set: 0.5.
         rate: optional; stands in for ``challenge_rate`` where that is not set.
 
     Adapters of tokens have a further method, ``attended``: inputs → ``(rows, length)`` bool, the tokens that count.
@@ -47,6 +48,7 @@ class Units(Protocol):
     key: str
     perturbations: tuple[str, ...]
     is_sequence_of_tokens: bool
+    levels: int
 
     def maskable(self, inputs: Mapping[str, Any]) -> Tensor:
         """``(rows, *grid)`` bool: the units that may be hidden. Raises :class:`ChallengerError` for bad inputs."""
@@ -90,6 +92,9 @@ def register_units(name: str, factory: Factory, main_input: str | None = None) -
         factory: ``(model, processing_class, challenge_unit_size)`` → adapter, see :class:`Units`; a subclass of
             :class:`Blocks` is one.
         main_input: models with this main input get it without being asked.
+
+    Raises:
+        ChallengerError: if the name is taken.
     """
     if name in ADAPTERS or name == "auto":
         raise ChallengerError(f"Units named {name!r} are known already. Choose another name.")
@@ -114,5 +119,16 @@ def factory_for(model: nn.Module, name: str = "auto") -> Factory:
 
 
 def units_for(model: nn.Module, processing_class: Any = None, name: str = "auto", unit_size: int | None = None) -> Units:
-    """The adapter of that name for that model."""
+    """The adapter of that name for that model.
+
+    Args:
+        model: tells the main input, and the size of its patches where it has any.
+        processing_class: the tokenizer, for token ids.
+        name: a key of :data:`ADAPTERS`, or ``auto``.
+        unit_size: ``challenge_unit_size``.
+
+    Raises:
+        NotChallengeable: with ``auto``, for a main input that is not known.
+        ChallengerError: for an unknown name, or a unit size for tokens.
+    """
     return factory_for(model, name)(model, processing_class, unit_size)

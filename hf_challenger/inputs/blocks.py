@@ -33,6 +33,7 @@ class Blocks:
     perturbations: tuple[str, ...] = ("mean", "zero", "noise", "swap")
     is_sequence_of_tokens = False
     levels = LEVELS**3
+    threshold = 0.25  # a mark on MNIST holds .3 to .7 of the relevance, an object is spread over many places
     what = "input"
     axis_names: tuple[str, ...] = ("places",)  # of the axes that are cut
 
@@ -104,7 +105,7 @@ class Blocks:
     def identities(self, inputs: Mapping[str, Any]) -> Tensor:
         """``(rows, *grid)`` integers: what a unit is: its place on the grid, counted row by row, and roughly what it shows.
 
-        A mark is the same thing at the same place. What a block shows is the mean level of each channel, in half standard
+        A mark is the same thing at the same place. What a block shows is the mean level of each channel, in standard
         deviations of its row.
         """
         x = inputs[self.key]

@@ -23,6 +23,7 @@ class Series(Blocks):
     """
 
     perturbations: tuple[str, ...] = ("mean", "interpolate", "zero", "noise", "swap")
+    threshold = 0.5  # at .25 natural places of SyntheticControl count too
     rate = 0.1  # FCNs on series are less over-confident than networks on texts and images, so hide less
     what = "windows of time"
     axis_names = ("steps",)

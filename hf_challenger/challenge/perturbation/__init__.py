@@ -30,7 +30,15 @@ PERTURBATIONS: dict[str, Perturbation] = {
 
 
 def perturbation_for(name: str, units: Any) -> Perturbation:
-    """The perturbation of that name; ``auto`` is the adapter's own choice: the first of its ``perturbations``."""
+    """The perturbation of that name; ``auto`` is the adapter's own choice: the first of its ``perturbations``.
+
+    Args:
+        name: a key of :data:`PERTURBATIONS`, or ``auto``.
+        units: the adapter.
+
+    Raises:
+        ChallengerError: if it does not fit the adapter's input.
+    """
     if name == "auto":
         name = units.perturbations[0]
         if name == "mask" and units.mask_token_id is None:

@@ -1,0 +1,364 @@
+"""The cue report on tiny models that were trained until they lean on a planted word, and on one with evidence to spare."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from tiny import CLASSES, text_of, tiny_bert, tiny_tokenizer
+from torch import Tensor, nn
+from transformers import TrainingArguments
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from hf_challenger import ChallengerError, ChallengerTrainer
+from hf_challenger.cues import main
+from hf_challenger.report.cue_html import cue_page
+from hf_challenger.report.cue_report import class_indices, cue_report
+from hf_challenger.report.cue_results import CueEffect, CueReport, Example, Reading
+
+ROOT = Path(__file__).parents[2]
+NAMES = ["billing", "refund", "freeze"]
+CUES = ["w30", "w31", "w32"]
+
+
+def planted_texts(count: int = 90, seed: int = 1) -> tuple[list[str], list[int]]:
+    """Words that tell nothing, and in nine of ten texts the word of the class, at any place."""
+    rng = random.Random(seed)
+    texts, labels = [], []
+    for i in range(count):
+        words = [f"w{rng.randrange(30)}" for _ in range(4 + i % 5)]
+        if rng.random() < 0.9:
+            words.insert(rng.randrange(len(words)), CUES[i % CLASSES])
+        texts.append(" ".join(words))
+        labels.append(i % CLASSES)
+    return texts, labels
+
+
+def clean_texts(count: int = 90, seed: int = 0) -> tuple[list[str], list[int]]:
+    """Six words or more of the class in each text."""
+    rng = random.Random(seed)
+    return [text_of(rng, i % CLASSES, 12 + i % 4) for i in range(count)], [i % CLASSES for i in range(count)]
+
+
+def trained(texts: list[str], labels: list[int], hidden: float = 0.0) -> Any:
+    """A share ``hidden`` of the tokens is hidden at random, so that the model learns to do without any of them."""
+    model, batch = tiny_bert(id2label=dict(enumerate(NAMES))), tiny_tokenizer()(texts, padding=True, return_tensors="pt")
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    attended = batch.pop("attention_mask")
+    for _ in range(60):
+        optimizer.zero_grad()
+        mask = attended * (torch.rand(attended.shape) >= hidden)
+        model(**batch, attention_mask=mask, labels=torch.tensor(labels)).loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@cache
+def leaning() -> Any:
+    return trained(*planted_texts(300, seed=0), hidden=0.2)
+
+
+@pytest.fixture(scope="module")
+def planted() -> CueReport:
+    texts, labels = planted_texts()
+    return cue_report(leaning(), texts, tiny_tokenizer(), labels)
+
+
+def test_planted_words_come_first_and_are_leaned_on(planted: CueReport) -> None:
+    assert {cue.text for cue in planted.cues[:3]} == set(CUES)
+    assert {cue.text for cue in planted.leaned_on} == set(CUES)
+    for cue in planted.leaned_on:
+        assert NAMES[CUES.index(cue.text)] == cue.class_name
+        assert cue.coverage > 0.75
+        assert cue.strength > 0.5
+        assert cue.as_is.accuracy is not None
+        assert cue.hidden.accuracy is not None
+        assert cue.as_is.accuracy > 0.8 > 0.6 > cue.hidden.accuracy
+        assert cue.hidden.changed > 0.3
+        assert cue.as_is.changed == 0
+        assert cue.exchanged is not None
+        assert cue.exchanged_for in set(CUES) - {cue.text}
+        assert cue.exchanged.changed > 0.6
+    assert planted.hidden is not None
+    assert planted.hidden.accuracy is not None
+    assert planted.rows_with_cue == sum(cue.rows for cue in planted.leaned_on)
+    assert f"on the {planted.rows_with_cue} rows that hold one" in planted.summary
+    assert planted.summary.startswith("3 cues that the model leans on; without them accuracy falls from ")
+
+
+def test_effects_are_those_of_one_row_at_a_time_without_the_word(planted: CueReport) -> None:
+    texts, labels = planted_texts()
+    model, tokenizer = leaning(), tiny_tokenizer()
+    for label, word in enumerate(CUES):
+        found = next(cue for cue in planted.cues if cue.text == word)
+        held = [t for t, y in zip(texts, labels, strict=True) if y == label and word in t.split()]
+        readings: dict[str, list[Tensor]] = {"as_is": [], "hidden": []}
+        for text in held:
+            row = tokenizer(text, return_tensors="pt")
+            hides = row["input_ids"] == tokenizer.convert_tokens_to_ids(word)
+            for how in readings:
+                mask = row["attention_mask"] * ~hides if how == "hidden" else row["attention_mask"]
+                with torch.no_grad():
+                    readings[how].append(model(input_ids=row["input_ids"], attention_mask=mask).logits[0].softmax(0))
+        before, after = (torch.stack(readings[how]) for how in readings)
+        assert found.rows == len(held)
+        assert found.coverage == pytest.approx(len(held) / labels.count(label))
+        assert found.as_is.probability == pytest.approx(float(before[:, label].mean()), abs=1e-5)
+        assert found.hidden.probability == pytest.approx(float(after[:, label].mean()), abs=1e-5)
+        assert found.hidden.accuracy == pytest.approx(float((after.argmax(1) == label).float().mean()))
+        assert found.hidden.changed == pytest.approx(float((after.argmax(1) != before.argmax(1)).float().mean()))
+
+
+def test_examples_mark_the_cue_and_start_with_changed_predictions(planted: CueReport) -> None:
+    for cue in planted.leaned_on:
+        assert cue.examples
+        assert cue.examples[0].as_is[0] != cue.examples[0].hidden[0]
+        for example in cue.examples:
+            assert {p for p, marked in zip(example.pieces, example.marked, strict=True) if marked} == {cue.text}
+
+
+def test_without_labels_the_predictions_are_the_classes() -> None:
+    texts, _ = planted_texts()
+    found = cue_report(leaning(), texts, tiny_tokenizer())
+    assert {cue.text for cue in found.leaned_on[:3]} == set(CUES)
+    assert all(cue.as_is.accuracy is None and cue.hidden.accuracy is None for cue in found.cues)
+    assert re.search(r"without them \d+ % of the predictions change on the \d+ rows", found.summary)
+    assert "accuracy" not in found.header
+
+
+def test_evidence_that_can_be_spared_is_not_leaned_on() -> None:
+    model = trained(*clean_texts(300), hidden=0.5)
+    texts, labels = clean_texts(seed=1)
+    found = cue_report(model, texts, tiny_tokenizer(), labels)
+    assert found.cues  # candidates by relevance
+    assert found.leaned_on == []
+    assert all(cue.hidden.changed < 0.02 for cue in found.cues)
+    assert found.summary == "No cue that the model leans on was found."
+
+
+@pytest.mark.parametrize(
+    ("changed", "drop", "leaned_on"), [(0.02, 0.05, True), (0.01, 0.5, False), (0.5, 0.04, False), (0.0, 0.0, False)]
+)
+def test_a_cue_is_leaned_on_by_its_effect(changed: float, drop: float, leaned_on: bool) -> None:
+    as_is, hidden = Reading(None, 0.75, 0.0), Reading(None, 0.75 - drop, changed)
+    assert CueEffect("w1", "a", 1.0, 0.99, 50, as_is, hidden).leaned_on is leaned_on
+
+
+def test_a_phrase_is_one_cue() -> None:
+    texts, labels = planted_texts()
+    phrases = [text.replace("w31", "w33 w34 w35") for text in texts]
+    found = cue_report(trained(phrases, labels, hidden=0.2), phrases, tiny_tokenizer(), labels)
+    assert "w33 w34 w35" in [cue.text for cue in found.leaned_on]
+    (phrase,) = (cue for cue in found.leaned_on if "w34" in cue.text)
+    assert phrase.exchanged is None  # no other cue has three words
+
+
+def test_a_sample_of_rows_is_read_and_long_texts_are_cut() -> None:
+    texts, labels = planted_texts()
+    long = [*texts[:-1], " ".join(["w1"] * 10_000)]
+    found = cue_report(leaning(), long, tiny_tokenizer(), labels)
+    assert found.notes[0] == "1 of 90 texts are longer than 32 tokens; only their start was read."
+    some = cue_report(leaning(), texts, tiny_tokenizer(), labels, rows=40, top=1)
+    assert (some.rows_read, some.rows_given) == (40, 90)
+    assert len(some.cues) == CLASSES
+
+
+def test_rows_of_a_data_set_and_the_trainer_give_the_same(planted: CueReport, tmp_path: Path) -> None:
+    texts, labels = planted_texts()
+    encoded = tiny_tokenizer()(texts)
+    rows = Dataset.from_dict({**encoded, "text": texts, "label": labels})
+    assert cue_report(leaning(), rows, tiny_tokenizer()).as_dict() == planted.as_dict()
+    args = TrainingArguments(str(tmp_path), report_to=[], use_cpu=True)
+    trainer = ChallengerTrainer(leaning(), args, train_dataset=rows, processing_class=tiny_tokenizer())
+    assert trainer.cue_report().as_dict() == planted.as_dict()
+    assert trainer.cue_report(rows.select(range(30)), top=1).rows_given == 30
+
+
+def test_the_model_comes_back_as_it_was() -> None:
+    texts, labels = planted_texts()
+    model = leaning()
+    model.train()
+    model.classifier.bias.requires_grad_(False)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    try:
+        cue_report(model, texts, tiny_tokenizer(), labels, rows=30)
+        assert model.training
+        assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["classifier.bias"]
+        assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    finally:
+        model.classifier.bias.requires_grad_(True)
+        model.eval()
+
+
+class Squares(nn.Module):
+    """Adds up four places of a picture, one for each class."""
+
+    main_input_name = "pixel_values"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, 2, 16, bias=False)
+        self.layer.weight.data.zero_()
+        self.layer.weight.data[0, 0, :2, :2] = 1.0
+        self.layer.weight.data[1, 0, 8:10, 8:10] = 1.0
+
+    def forward(self, pixel_values: Tensor) -> SequenceClassifierOutput:
+        return SequenceClassifierOutput(logits=self.layer(pixel_values).flatten(1))
+
+
+def test_places_of_pictures() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(40, 1, 16, 16, generator=generator) * 0.2, torch.arange(40) % 2
+    x[y == 0, :, :2, :2] = 1.0
+    x[y == 1, :, 8:10, 8:10] = 1.0
+    found = cue_report(Squares(), [{"pixel_values": a, "labels": int(b)} for a, b in zip(x, y, strict=True)])
+    assert [cue.text for cue in found.leaned_on] == ["rows 0 to 1, columns 0 to 1", "rows 8 to 9, columns 8 to 9"]
+    assert all(cue.coverage == 1 and cue.exchanged is None and not cue.examples for cue in found.cues)
+
+
+# --- mistakes ----------------------------------------------------------------------------------------------------------------
+
+
+def test_bad_data_gets_a_sentence() -> None:
+    model, tokenizer = leaning(), tiny_tokenizer()
+    texts, labels = planted_texts(20)
+    with pytest.raises(ChallengerError, match="The data set is empty"):
+        cue_report(model, [], tokenizer)
+    with pytest.raises(ChallengerError, match="data is a string; a list of texts"):
+        cue_report(model, "w1 w2", tokenizer)
+    with pytest.raises(ChallengerError, match="data has the splits 'train', 'test'"):
+        cue_report(model, {"train": texts, "test": texts}, tokenizer)
+    with pytest.raises(ChallengerError, match="Texts need a tokenizer"):
+        cue_report(model, texts)
+    with pytest.raises(ChallengerError, match="There are 20 texts, but 1 labels"):
+        cue_report(model, texts, tokenizer, labels[:1])
+    with pytest.raises(ChallengerError, match=r"rows=0 and top=3: both are expected to be 1 or more"):
+        cue_report(model, texts, tokenizer, rows=0)
+    with pytest.raises(ChallengerError, match=r"1 output\(s\) .*one label a row is expected"):
+        cue_report(tiny_bert(num_labels=1), texts, tokenizer)
+    with pytest.raises(ChallengerError, match="problem_type 'multi_label_classification'"):
+        cue_report(tiny_bert(problem_type="multi_label_classification"), texts, tokenizer)
+    with pytest.raises(ChallengerError, match="needs 'input_ids'"):
+        cue_report(model, [{"token_type_ids": [0, 1]}] * 8, tokenizer, collator=lambda rows: {"token_type_ids": rows})
+    with pytest.raises(ChallengerError, match=r"torch.float32 of shape .*one class index a row"):
+        cue_report(model, [{**tokenizer(t), "labels": 0.5} for t in texts], tokenizer)
+    broken = tiny_bert()
+    nn.init.constant_(broken.classifier.bias, float("nan"))
+    with pytest.raises(ChallengerError, match="NaN or infinite"):
+        cue_report(broken, texts, tokenizer)
+
+
+def test_labels_are_names_or_indices() -> None:
+    model = leaning()
+    assert class_indices(["refund", "Billing", " freeze", "1", 2], model) == [1, 0, 2, 1, 2]
+    with pytest.raises(
+        ChallengerError, match="does not know the label 'spam'; its classes are 'billing', 'refund', 'freeze'"
+    ):
+        class_indices(["refund", "spam"], model)
+    with pytest.raises(ChallengerError, match="does not know the label '3'"):
+        class_indices([3], model)
+
+
+def test_classes_with_few_rows_are_named() -> None:
+    texts, labels = planted_texts(40)
+    texts, labels = texts[:38] + ["w30 w1"] * 2, labels[:38] + [2] * 2
+    kept = [i for i, y in enumerate(labels) if y != 2 or i > 30]
+    texts, labels = [texts[i] for i in kept], [labels[i] for i in kept]
+    found = cue_report(leaning(), texts, tiny_tokenizer(), labels)
+    assert "Fewer than 5 rows are predicted as their class, so no cue is found there: freeze." in found.notes
+
+
+# --- the command -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> str:
+    leaning().save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    texts, labels = planted_texts()
+    lines = "\n".join(f"{text},{NAMES[label]}" for text, label in zip(texts, labels, strict=True))
+    (tmp_path / "data.csv").write_text(f"message,label\n{lines}\n")
+    return str(tmp_path / "model")
+
+
+def test_command_prints_and_writes_the_report(
+    saved: str, planted: CueReport, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page, file = tmp_path / "cues.html", tmp_path / "cues.json"
+    main([saved, "--file", str(tmp_path / "data.csv"), "--json", str(file), "--html", str(page)])
+    printed = capsys.readouterr()
+    assert printed.out.splitlines()[0] == planted.summary
+    assert "Text: column 'message'. Classes: column 'label'.\nRows: 90 of 90." in printed.err
+    written = json.loads(file.read_text())
+    assert [cue["cue"] for cue in written["cues"][:3]] == [cue.text for cue in planted.cues[:3]]
+    assert written["summary"] == planted.summary
+    assert planted.summary in page.read_text()
+    main([saved, "--file", str(tmp_path / "data.csv"), "--unlabelled", "--rows", "60", "--top", "1"])
+    printed = capsys.readouterr()
+    assert "Classes: the model's predictions.\nRows: 60 of 90." in printed.err
+    assert "of the predictions change" in printed.out
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"--text_column": "txt"}, "no column 'txt' among message, label"),
+        ({"--label_column": "intent"}, "no column 'intent' among message, label"),
+        ({"--file": "absent.csv"}, "There is no file 'absent.csv'"),
+        ({"--file": "empty.csv"}, "empty.csv is empty"),
+        ({"--file": "other.csv"}, "does not know the label 'spam'.*--unlabelled"),
+        ({"--rows": "0"}, "--rows 0 is expected to be 1 or more"),
+        ({"--html": "nowhere/a.html"}, "there is no folder 'nowhere'"),
+        ({"--json": "data.csv"}, "is the file that is read"),
+        ({"model": "."}, "The folder '.' holds no config.json"),
+    ],
+)
+def test_mistakes_end_with_one_sentence(
+    changes: dict[str, str], words: str, saved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("empty.csv").write_text("")
+    Path("other.csv").write_text("text,label\nw1,spam\nw2,refund\n")
+    flags = {"--file": "data.csv", **changes}
+    model = flags.pop("model", saved)
+    with pytest.raises(SystemExit, match=words):
+        main([model, *(word for pair in flags.items() for word in pair)])
+
+
+def test_a_mistake_is_told_at_once(tmp_path: Path) -> None:
+    began = time.monotonic()
+    command = [sys.executable, "-m", "hf_challenger.cues", str(tmp_path), "--file", "absent.csv"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert time.monotonic() - began < 5
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["error: There is no file 'absent.csv'."]
+
+
+# --- the page ----------------------------------------------------------------------------------------------------------------
+
+
+def test_page_is_self_contained_escaped_and_marks_the_cue() -> None:
+    as_is, hidden = Reading(0.9, 0.9, 0.0), Reading(0.5, 0.4, 0.5)
+    example = Example(
+        ["<b>", "via", "web", "form"], [False, False, False, True], [False, False, True, True], ("a", 0.9), ("b", 0.6)
+    )
+    cue = CueEffect("web<form", "a&b", 0.8, 0.7, 40, as_is, hidden, hidden, "mobile", examples=[example])
+    page = cue_page(CueReport([cue], True, 100, 200, 40, as_is, hidden, ["A note."]), "What <model> leans on")
+    assert "What &lt;model&gt; leans on" in page
+    assert "&lt;b&gt; via <mark>webform</mark>" in page
+    assert "1 cue that the model leans on; without it accuracy falls from .90 to .50 on the 40 rows that hold it." in page
+    assert '<td data-name="probability">.90 → .40 → .40</td>' in page
+    assert "100 of 200 rows were read, with their labels. A note." in page
+    assert "web&lt;form" in page
+    assert "prefers-color-scheme: dark" in page
+    assert not re.search(r"<script|<link|src=|https?:|@import|url\(", page)
