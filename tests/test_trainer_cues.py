@@ -49,6 +49,7 @@ def leaky_trainer(
         "disable_tqdm": True,
         "calibrate": False,
         "challenge_threshold": 0.7,
+        "challenge_share": 0.5,
         "seed": SEED,
     }
     return cls(
@@ -86,7 +87,7 @@ def capture() -> Iterator[Callable[..., Run]]:
 
 @pytest.fixture(scope="module")
 def leaky(tmp_path_factory: pytest.TempPathFactory, capture: Any) -> Run:
-    return capture(tmp_path_factory.mktemp("leaky"), save_strategy="steps", save_steps=60)
+    return capture(tmp_path_factory.mktemp("leaky"), save_strategy="steps", save_steps=30)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +116,9 @@ def test_they_are_hidden_in_their_share_of_the_rows(leaky: Run) -> None:
     assert np.mean(leaky.logged("challenged_share")[both_known:]) == pytest.approx(0.5 * 0.95, abs=0.04)
     visits = 20 * 96
     counted = sum(share * 96 for share in leaky.logged("challenged_share"))
-    assert sum(cue.hidden_rows for cue in leaky.trainer.cues) == pytest.approx(counted) < visits / 2
+    hidden_rows = sum(cue.hidden_rows for cue in leaky.trainer.cues)
+    assert hidden_rows == pytest.approx(counted)
+    assert 200 < hidden_rows < visits / 2
 
 
 def test_the_model_is_right_more_often_without_the_word_than_trainers(leaky: Run, tmp_path: Path) -> None:
@@ -189,7 +192,7 @@ def test_16_rows_at_once_are_4_times_4(tmp_path: Path) -> None:
         torch.testing.assert_close(one[label]["shares"], other[label]["shares"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("step", [60, 120])
+@pytest.mark.parametrize("step", [60, 90, 120])
 def test_a_resumed_run_goes_on_with_the_same_memory(leaky: Run, tmp_path: Path, step: int) -> None:
     resumed = leaky_trainer(tmp_path, model=tiny_bert(seed=5, num_labels=2))
     resumed.train(resume_from_checkpoint=str(leaky.folder / f"checkpoint-{step}"))
@@ -227,7 +230,7 @@ def test_a_cue_to_keep_is_never_hidden_and_no_cue(tmp_path: Path) -> None:
     held = {word: sum(word in ids for _, ids in seen.rows) for word in (kept, other)}
     in_data = {word: 20 * sum(word in ids for ids in leaky_data(seed=11)["input_ids"]) for word in (kept, other)}
     assert held[kept] == in_data[kept]
-    assert held[other] < 0.8 * in_data[other]
+    assert held[other] == in_data[other] - run.cues[0].hidden_rows < in_data[other]
 
 
 def test_a_single_leak_is_hidden_in_every_row(tmp_path: Path) -> None:
@@ -268,7 +271,7 @@ def test_a_leak_that_no_row_holds_is_told(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_a_name_in_both_lists_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ChallengerError, match="'w38' is in challenge_keep and in challenge_hide. Take it out of one."):
+    with pytest.raises(ChallengerError, match="'w38' is in challenge_keep and in challenge_hide"):
         leaky_trainer(tmp_path, challenge_keep=["w38"], challenge_hide=["w39", "w38"])
 
 
@@ -290,6 +293,9 @@ def test_more_classes_than_rows(tmp_path: Path) -> None:
     assert run.cues == []
 
 
+DEFAULTS = {"challenge_threshold": None, "challenge_share": 0.75}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -303,7 +309,7 @@ def test_more_classes_than_rows(tmp_path: Path) -> None:
     ],
 )
 def test_an_option_without_effect_is_told_once(tmp_path: Path, options: dict[str, Any], words: str) -> None:
-    run = leaky_trainer(tmp_path, max_steps=3, **{"challenge_threshold": 0.8, **options})
+    run = leaky_trainer(tmp_path, max_steps=3, **{**DEFAULTS, **options})
     with pytest.warns(NoEffectWarning) as caught:
         run.train()
     said = [str(w.message) for w in caught if isinstance(w.message, NoEffectWarning)]
@@ -312,13 +318,13 @@ def test_an_option_without_effect_is_told_once(tmp_path: Path, options: dict[str
 
 
 def test_options_of_a_run_without_a_challenge_have_no_effect(tmp_path: Path) -> None:
-    run = leaky_trainer(tmp_path, max_steps=2, challenge_share=0.0, challenge_hide=["w38"], challenge_threshold=0.8)
+    run = leaky_trainer(tmp_path, max_steps=2, **{**DEFAULTS, "challenge_share": 0.0, "challenge_hide": ["w38"]})
     with pytest.warns(NoEffectWarning, match="challenge_hide has no effect: challenge_share=0 is plain Trainer"):
         run.train()
 
 
 def test_defaults_warn_of_nothing(tmp_path: Path) -> None:
-    run = leaky_trainer(tmp_path, max_steps=4, challenge_threshold=0.8, callbacks=[Trajectory()])
+    run = leaky_trainer(tmp_path, max_steps=4, **DEFAULTS, callbacks=[Trajectory()])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run.train()
