@@ -62,7 +62,9 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     source = page.file.abs_src_path
     path = Path(source).relative_to(ROOT).as_posix() if source else ""
     markdown = LINK.sub(lambda link: _moved(path, link), markdown) if path else markdown
-    markdown = BLOCK_EQUATION.sub(lambda found: f'<div class="equation">{convert(found[1].strip(), display="block")}</div>', markdown)
+    markdown = BLOCK_EQUATION.sub(
+        lambda found: f'<div class="equation">{convert(found[1].strip(), display="block")}</div>', markdown
+    )
     # In a span: markdown takes a line that begins with <math> for a block of its own.
     return INLINE_EQUATION.sub(lambda found: f"<span>{convert(found[1])}</span>", markdown)
 

@@ -10,9 +10,9 @@ from transformers import TrainingArguments
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
 
-import options_table  # noqa: E402
+import options_table
 
-from hf_challenger import ChallengeOptions, ChallengerConfig  # noqa: E402
+from hf_challenger import ChallengeOptions, ChallengerConfig
 
 
 def test_page_is_up_to_date() -> None:

@@ -65,7 +65,9 @@ def test_page_is_short(page: str) -> None:
 
 def test_counting_sees_sentences_and_leaves_out_code_and_tables() -> None:
     text = "# A heading that is not counted at all\n\nOne two three four. Five six seven eight nine?\n\n"
-    text += "```python\nx = 'code is not counted here at all'\n```\n| a | table of several words too |\n- a list item of words\n"
+    text += (
+        "```python\nx = 'code is not counted here at all'\n```\n| a | table of several words too |\n- a list item of words\n"
+    )
     assert [len(s.split()) for s in sentences(text)] == [4, 5, 6]
     source = '"""Module says four words."""\ndef f():\n    """A function says five words."""\n'
     assert [len(s.split()) for text in docstrings(source) for s in sentences(text)] == [4, 5]
