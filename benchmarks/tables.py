@@ -26,6 +26,7 @@ import numpy as np
 import step_cost
 from export import RESULTS, Row, read
 from paired import Comparison, half_width, paired, place_of, shared
+from plant import NONE
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -203,6 +204,46 @@ class Quoted:
         return table(main_part(rows, self.part), self.methods, **self.how)
 
 
+COMPARED = {
+    "plain": "Trainer",
+    "random hiding": "random hiding",
+    "row-level LRP": "row-level LRP",
+    "counts": "counts",
+    "cues": "**ours**",
+    "bound": "without the cue",
+}
+
+
+def cue_table(experiment: str, results: Path, reading: str = "absent") -> str:
+    """Planted cues: accuracy at a reading, by cue and set; "without the cue" is Trainer on the same rows before planting."""
+    if not (results / f"{experiment}.csv").is_file():
+        return "No results yet."
+    rows = rows_of(experiment, results)
+    planted = [row for row in where(rows, reading=reading) if row["cue"] != NONE]
+    clean = where(rows, cue=NONE, method="plain", reading="absent")
+    bound = [
+        {**other, "method": "bound", "cue": cue, "strength": strength, "reading": reading}
+        for other in clean
+        for cue, strength in dict.fromkeys((row["cue"], row["strength"]) for row in planted)
+    ]
+    rows = [*planted, *bound]
+    methods = {m: heading for m, heading in COMPARED.items() if any(row["method"] == m for row in rows)}
+    return table(main_part(rows), methods, by=("cue", "set"), differences=("accuracy", "ece"))
+
+
+def price_table(results: Path) -> str:
+    """The same texts without any cue: what the challenge costs."""
+    if not (results / "cues_texts.csv").is_file():
+        return "No results yet."
+    rows = where(rows_of("cues_texts", results), cue=NONE)
+    return table(main_part(rows), {"plain": "Trainer", "cues": "ChallengerTrainer"})
+
+
+def story_table(results: Path) -> str:
+    """The quick start's own table, as its command printed it."""
+    return (ROOT / "examples" / "leaky_data" / "results" / "results.md").read_text().strip()
+
+
 TRAINED = {
     "plain": "Trainer",
     "label smoothing": "label smoothing",
@@ -210,9 +251,11 @@ TRAINED = {
     "challenger": "former challenge",
 }
 TABLES: dict[str, Callable[[Path], str]] = {
-    "cues": Quoted("cues", reading="absent", how={"by": ("cue", "set")}),
-    "leaky": Quoted("leaky"),  # README: accuracy on rows without the cue
-    "price": Quoted("price"),  # README: clean data, and time
+    "cues_texts": partial(cue_table, "cues_texts"),
+    "cues_images": partial(cue_table, "cues_images"),
+    "cues_series": partial(cue_table, "cues_series"),
+    "leaky": story_table,
+    "price": price_table,
     "clean_texts": Quoted(
         "texts",
         {

@@ -73,17 +73,15 @@ def refuse_other_tasks(model: nn.Module) -> None:
     base: Any = model
     if hasattr(base, "get_base_model"):  # PEFT
         base = base.get_base_model()
-    for cls in type(base).__mro__:
-        if not cls.__module__.startswith("transformers.") or cls.__name__ == "PreTrainedModel":
-            continue
-        name = cls.__name__
-        if ("Classification" not in name and "Regression" not in name) or "TokenClass" in name or "FrameClass" in name:
-            raise NotChallengeable(
-                f"{type(base).__name__} is no classifier of whole inputs. Classification and regression of whole inputs can be"
-                " challenged; token classification, question answering, multiple choice and language modelling cannot. For a"
-                " classifier load the model with a classification head, such as AutoModelForSequenceClassification."
-            )
+    name = type(base).__name__
+    if not type(base).__module__.startswith("transformers.models."):  # a head of the user's own is told by its labels
         return
+    if ("Classification" not in name and "Regression" not in name) or "TokenClass" in name or "FrameClass" in name:
+        raise NotChallengeable(
+            f"{name} is no classifier of whole inputs. Classification and regression of whole inputs can be challenged; token"
+            " classification, question answering, multiple choice and language modelling cannot. For a classifier load the model"
+            " with a classification head, such as AutoModelForSequenceClassification."
+        )
 
 
 def refuse_several_classes(labels: Tensor, model: nn.Module) -> None:
