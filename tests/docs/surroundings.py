@@ -143,7 +143,7 @@ def extend(folder: Path) -> Names:
     options = ChallengeOptions(
         challenge_selection="lowest", challenge_share=1.0, challenge_units="fading_series", challenge_perturbation="fade"
     )
-    x = torch.randn(40, 24, 2)
+    x = 10 * torch.randn(40, 24, 2)
     faded = Challenger(series, options).challenge({"input": x}, series(x).argmax(1), step=0).inputs["input"]
     hidden = faded != x
     assert hidden.any()
