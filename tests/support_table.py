@@ -17,6 +17,7 @@ PAGE = HERE.parent / "docs" / "support.md"
 TRAINER, SAVERS, TRAJECTORIES = "test_trainer.py", "test_trainer_savers.py", "invariant/test_trajectories.py"
 TWO, FSDP2 = "distributed/test_two_processes.py", "distributed/test_fsdp2.py"
 CALIBRATED = "calibration/test_callback.py"
+SWAP = "test_swap.py"
 FAULTS, BATCHES = "faults/test_faults.py", "faults/test_random_batches.py"
 
 
@@ -37,17 +38,10 @@ TABLE: dict[str, list[Row]] = {
         Row("Gradient accumulation: a batch of 16 is 4 micro-batches of 4", TRAJECTORIES, "test_16_rows_at_once_are_4_times_4",
             note="single-label, multi-label and regression heads, challenge on and off; stock Trainer is off by the number"
             " of micro-batches for these heads (transformers issue 47688)"),
-        Row("The same with label smoothing and with `challenge_mix='append'`", TRAJECTORIES,
-            "test_other_losses_add_up_over_micro_batches_too"),
+        Row("The same with label smoothing", TRAJECTORIES, "test_smoothed_losses_add_up_over_micro_batches_too"),
         Row("Masks do not depend on padding", TRAJECTORIES, "test_masks_do_not_depend_on_padding"),
-        Row("Texts by default: `Trainer` bit for bit, the last layer divided by a temperature", CALIBRATED,
-            "test_texts_are_trained_as_by_trainer_and_then_calibrated"),
-        Row("Series and audio by default: the same", CALIBRATED, "test_series_and_audio_are_trained_as_by_trainer_too"),
-        Row("Images by default: challenged in training, and a temperature", CALIBRATED,
-            "test_images_are_challenged_in_training_and_calibrated_after_it"),
         Row("What cannot be calibrated is trained all the same, with a warning", CALIBRATED,
-            "test_errors_of_any_kind_leave_the_model_as_it_was_trained",
-            note="so is all that is refused below, where nothing is challenged in training"),
+            "test_errors_of_any_kind_leave_the_model_as_it_was_trained"),
         Row("Calling `train()` again, with a temperature folded in", CALIBRATED,
             "test_training_goes_on_from_the_model_as_it_was_trained"),
         Row("Checkpoints and resuming, with a temperature to come", CALIBRATED,
@@ -81,15 +75,16 @@ TABLE: dict[str, list[Row]] = {
     ],
     "Losses and tasks": [
         Row("Single-label, multi-label and regression heads; `return_dict=False`", TRAINER, "test_problems"),
-        Row("`label_smoothing_factor`", TRAINER, "test_label_smoothing_is_cross_entropys"),
-        Row("`compute_loss_func`", TRAINER, "test_users_loss_gets_the_mixed_batch",
-            note="it gets the mixed batch, without row weights and soft targets, and is told so"),
-        Row("`compute_loss_func` with `challenge_mix='append'`", TRAINER, "test_users_loss_does_not_go_with_append", True),
+        Row("`label_smoothing_factor`", TRAINER, "test_label_smoothing_is_trainers"),
+        Row("`compute_loss_func`", TRAINER, "test_users_loss_gets_the_challenged_batch"),
+        Row("Several label columns and heads", SWAP,
+            "test_several_label_columns_and_heads_are_challenged_and_all_of_them_learn"),
         Row("`label_names`", TRAINER, "test_labels_by_another_name"),
-        Row("Labels of -100", TRAINER, "test_ignored_rows_stay_clean_and_weigh_nothing"),
+        Row("Labels of -100", TRAINER, "test_ignored_rows_stay_whole_and_weigh_nothing"),
         Row("Sentence pairs", TRAINER, "test_sentence_pairs"),
-        Row("Multiple choice", TRAINER, "test_multiple_choice_is_refused", True),
-        Row("Token classification", TRAINER, "test_token_classification_is_refused", True),
+        Row("Token classification, multiple choice and other tasks: as `Trainer`, with one warning", SWAP,
+            "test_what_cannot_be_challenged_is_trained_as_trainer_with_one_warning",
+            note="an error instead, where a challenge option is set"),
     ],
     "Data": [
         Row("`remove_unused_columns`", TRAINER, "test_unused_columns_are_removed"),
@@ -114,7 +109,7 @@ TABLE: dict[str, list[Row]] = {
             "test_full_disk_at_a_checkpoint_leaves_the_last_one_good"),
         Row("A NaN loss ends the run before it reaches the weights", TRAINER,
             "test_nan_weights_end_the_run_before_the_step", True),
-        Row("NaN relevance: the row stays clean", TRAINER, "test_nan_relevance_stays_clean_with_one_warning"),
+        Row("NaN relevance: the row stays whole", TRAINER, "test_nan_relevance_stays_whole_with_one_warning"),
         Row("Random bad batches: a clean step or an error that names the cause", BATCHES, "test_bad_batches"),
     ],
 }  # fmt: skip
@@ -127,10 +122,11 @@ Made by `python tests/support_table.py` from the tests that it names: *works* me
 Not run, for want of the hardware or the package: fp16, FSDP2 through Trainer on GPUs, DeepSpeed ZeRO-1 and ZeRO-2, tensor
 parallelism, TPUs.
 
-A model's own loss is not called in a challenged step: the loss is computed from its logits (cross-entropy, binary
-cross-entropy or squared error, by `problem_type`). If your model's forward has another loss, pass it as `compute_loss_func`.
+The loss of a challenged step is `Trainer`'s: the model's own, or `compute_loss_func`. With accumulation or several processes it is
+computed from the logits, since stock `Trainer` is off there by their number (transformers issue 47688). Stock `Trainer` also multiplies
+`eval_loss` by the number of processes for classification heads; ours does not.
 
-Stock `Trainer` also multiplies `eval_loss` by the number of processes for classification heads; ours does not.
+A model that is refused here is trained as by `Trainer`, with one warning, where no challenge option is set.
 
 ## Launching on several GPUs and machines
 
