@@ -7,10 +7,10 @@ from html import escape
 from ..heatmap_html import STYLE
 from .cue_results import KEY, LEAST_CHANGED, LEAST_DROP, CueEffect, CueReport, Example, percent, share
 
-LISTED = 12  # cues in the answer, and cues with examples
+LISTED = 6  # cues in the answer, and cues with examples
 
 PAGE_STYLE = """
-body { max-width: 64rem; }
+body { max-width: 70rem; }
 .answer { font-size: 1.5rem; line-height: 1.35; font-weight: 600; margin: 1rem 0; }
 .cues { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .6rem; }
 .cues li { border: 1px solid var(--line); border-radius: .5rem; padding: .4rem .8rem; overflow-wrap: anywhere; }
@@ -18,7 +18,7 @@ body { max-width: 64rem; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--quiet); vertical-align: bottom; }
 th, td { padding: .4rem .7rem .4rem 0; border-bottom: 1px solid var(--line); }
-td:nth-child(2) { overflow-wrap: anywhere; }
+td:nth-child(2) { overflow-wrap: anywhere; } td:nth-child(n+3) { white-space: nowrap; }
 tr.no td { color: var(--quiet); }
 mark { background: rgba(var(--for), .8); color: var(--ink); padding: .05rem .15rem; border-radius: .2rem; }
 blockquote { margin: .6rem 0 1.1rem; padding-left: .8rem; border-left: 3px solid var(--line); overflow-wrap: anywhere; }
@@ -28,7 +28,7 @@ blockquote small { display: block; color: var(--quiet); }
   thead { display: none; } tr { display: block; padding: .6rem 0; border-bottom: 1px solid var(--line); }
   td:nth-child(2) { font-weight: 600; }
   td { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .12rem 0; text-align: right; }
-  td::before { content: attr(data-name); color: var(--quiet); text-align: left; }
+  td::before { content: attr(data-name); color: var(--quiet); font-weight: 400; text-align: left; }
 }
 """
 
