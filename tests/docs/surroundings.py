@@ -95,6 +95,20 @@ def attribution(folder: Path) -> Names:
     assert (folder / "heatmap.png").read_bytes().startswith(b"\x89PNG")
 
 
+def cue_report(folder: Path) -> Names:
+    names: dict[str, Any] = {
+        "trainer": small_trainer(folder),
+        "model": tiny_bert(id2label={0: "freeze", 1: "refund", 2: "pay"}),
+    }
+    names["model"].save_pretrained(folder / "my-model")
+    tiny_tokenizer().save_pretrained(folder / "my-model")
+    csv_files(folder)
+    names |= {"tokenizer": tiny_tokenizer(), "texts": ["w1 w2", "w7 w8"] * 10, "labels": ["freeze", "refund"] * 10}
+    yield names
+    assert "What my-model leans on in test.csv" in (folder / "cues.html").read_text()
+    assert (folder / "cues.json").is_file()
+
+
 def trainer(folder: Path) -> Names:
     names: dict[str, Any] = {"model": tiny_bert(), "tokenizer": tiny_tokenizer()}
     yield names | {"train": tiny_data(), "test": tiny_data(12, seed=1)}
@@ -188,6 +202,7 @@ SURROUNDINGS: dict[str, Callable[[Path], Names]] = {
     "docs/quickstart.md": quickstart,
     "docs/leaks.md": leaks,
     "docs/attribution.md": attribution,
+    "docs/cue_report.md": cue_report,
     "docs/trainer.md": trainer,
     "docs/logging.md": logging,
     "docs/hub.md": hub,
