@@ -304,7 +304,9 @@ class ChallengerTrainer(FailedUploads):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As ``Trainer.save_model``, and ``cues.json`` beside the model."""
         super().save_model(output_dir, _internal_call)
-        if self.args.should_save and self._challenger is not None and not self._trains_as_trainer:
+        known = self._challenger
+        by_cues = known is not None and known.options.challenge_selection == "cues" and not self._trains_as_trainer
+        if self.args.should_save and by_cues:
             write_cues(self.cues, output_dir or self.args.output_dir)
 
     def create_model_card(

@@ -94,20 +94,19 @@ def reliability_diagram(probabilities: Tensor, labels: Tensor, bins: int = BINS,
 
 
 def training_curves(log_history: Sequence[Mapping[str, Any]], title: str = "Training") -> Any:
-    """Loss on clean and on challenged rows, and on held-out ones where it was logged, over optimizer steps.
+    """Loss in training, and on held-out rows where it was logged, over optimizer steps.
 
     Args:
         log_history: ``trainer.state.log_history``, or that of a ``trainer_state.json``.
     """
     curves = {
-        "clean_loss": ("clean rows", BLUE, "-"),
-        "challenged_loss": ("challenged rows", ORANGE, "-"),
+        "loss": ("training", BLUE, "-"),
         "eval_loss": ("evaluation", INK, "--"),
     }
     found = {key: [(log["step"], log[key]) for log in log_history if key in log and "step" in log] for key in curves}
     if not any(found.values()):
         raise ChallengerError(
-            f"None of {', '.join(curves)} is in the {len(log_history)} entries of the log history. Train with ChallengerTrainer and"
+            f"None of {', '.join(curves)} is in the {len(log_history)} entries of the log history. Train with"
             " logging_steps below the number of steps."
         )
     figure = _figure(WIDTH, 3.4)

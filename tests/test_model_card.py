@@ -15,11 +15,13 @@ from tiny import tiny_bert, tiny_data
 from transformers.modelcard import TrainingSummary
 
 from hf_challenger import ChallengeOptions, ChallengerError
+from hf_challenger.challenge import Cue
 from hf_challenger.model_card import Card, how_it_was_challenged
 
 mpl.use("agg")
 from matplotlib.figure import Figure
 
+pytestmark = pytest.mark.usefixtures("any_confidence")
 GOLDEN = Path(__file__).with_name("golden_model_card.md")
 PLAIN = {"eval_accuracy": 0.5, "eval_ece": 0.25, "eval_nll": 1.0, "eval_brier": 0.75, "eval_loss": 1.0}
 
@@ -39,7 +41,7 @@ def golden_card() -> Card:
     )
     return Card(
         summary,
-        ChallengeOptions(challenge_share=0.5, challenge_rate=0.2, challenge_selection="top"),
+        ChallengeOptions(challenge_share=0.5, challenge_keep=["freeze"]),
         "tokens",
         steps=285,
         training_rows=300,
@@ -48,6 +50,8 @@ def golden_card() -> Card:
         reliability_diagram="pictures/reliability_diagram.png",
         heat_maps={"“freeze my account” → freeze_account": "pictures/heat_map_1.png"},
         versions={"hf_challenger": "0.1.0", "torch": "2.13.0"},
+        cues=[Cue(1, 7, (7, 8, 9), 0.912, 0.8234, "via web | form", "billing", 412)],
+        challenged_share=0.137,
     )
 
 
@@ -111,11 +115,11 @@ def test_card_of_a_run_tells_its_results_options_and_versions(trainer: Any) -> N
     assert rows["metric"] == ["eval, challenged", "eval, plain `Trainer`"]
     assert rows["ECE ↓"] == [f"{found['eval_ece']:.4f}", "0.2500"]
     assert rows["`challenge_rate`"] == ["0.3", "not set"]
-    assert rows["`challenge_weight`"] == ["not set", "not set"]
+    assert rows["`challenge_threshold`"] == ["not set", "not set"]
     assert set(ChallengeOptions.__dataclass_fields__) <= {name.strip("`") for name in rows}
     for words in (
         "replaced by the mask token",
-        "30% of a row's tokens",
+        "In training 50% of the rows were challenged",
         "- seed: 7",
         "- training rows: 32",
         "- optimizer steps: 2",
@@ -198,7 +202,7 @@ def test_a_card_without_pictures_and_results_claims_none(trainer: Any) -> None:
     for words in (
         "**It has not been trained yet.**",
         "not called before",
-        "with `challenge_share` 0 that is plain",
+        "It was not challenged in training",
         "not named",
     ):
         assert words in card.text
@@ -259,35 +263,45 @@ def test_an_adapters_card_keeps_what_peft_wrote(trainer: Any) -> None:
     assert card.data.library_name == "peft"
     assert {"lora", "hf-challenger"} <= set(card.data.tags)
     assert card.data.pipeline_tag == "text-classification"
-    assert "a row's tokens" in card.text
+    assert "some of their tokens" in card.text
+
+
+CUE = Cue(1, 7, (7,), 0.91, 0.82, "via web form", "billing", 412)
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "share", "cues", "words"),
     [
         (
             {"challenge_attribution": "random", "challenge_selection": "random"},
-            "computed by `random`, 25% of a row's tokens, drawn at random",
+            0.5,
+            [],
+            "50% of the rows were challenged: some of their tokens, drawn at random, whatever their relevance (`random`)",
         ),
-        ({"challenge_mix": "append", "challenge_softening": 0}, "joined the clean ones in the batch."),
-        ({"challenge_threshold": 0}, "about 50% of the rows were challenged"),
-        ({}, "about 50% of the rows, if the model gave their class at least 0.9"),
-        ({"challenge_target": "contrastive"}, "against the best other one was computed by LRP (rules: `attnlrp`)"),
-        ({"challenge_perturbation": "swap"}, "swapped for another row's"),
+        (
+            {"challenge_selection": "top"},
+            0.25,
+            [],
+            "25% of the rows were challenged: some of their tokens, the most relevant",
+        ),
+        ({}, None, [], "It was not challenged in training, which was plain `Trainer`'s."),
+        ({"challenge_selection": "top"}, 0.0, [], "It was not challenged in training"),
+        ({}, 0.0, [], "None was found, so that training was plain `Trainer`'s."),
+        ({}, 0.3, [CUE], "leaned on the cues below; in 75% of the rows that held one it was removed from attention."),
+        ({}, 0.3, [CUE], "In all, something was hidden in 30.0% of the rows."),
+        ({}, 0.3, [CUE], "over 80% of the relevance (LRP with the rules `attnlrp`)"),
+        ({"challenge_hide": ["via app"]}, 0.0, [], "Known leaks were hidden or exchanged in every row: 'via app'."),
+        ({"challenge_perturbation": "swap"}, 0.1, [CUE], "swapped for another row's"),
     ],
 )
-def test_the_sentence_follows_the_options(options: dict[str, Any], words: str) -> None:
-    assert words in how_it_was_challenged(ChallengeOptions(challenge_share=0.5, **options), "tokens")
+def test_the_sentence_follows_what_was_counted(options: dict[str, Any], share: Any, cues: Any, words: str) -> None:
+    assert words in how_it_was_challenged(ChallengeOptions(**options), "tokens", share, cues)
 
 
 def test_the_sentence_tells_the_defaults_of_the_kind_of_input() -> None:
-    assert "not challenged in training" in how_it_was_challenged(ChallengeOptions(), "series")
-    sentence = how_it_was_challenged(ChallengeOptions(challenge_share=0.5), "series")
-    assert "10% of a row's blocks of time steps" in sentence
-    assert "their targets softened" in sentence
-    assert "their targets softened" not in how_it_was_challenged(
-        ChallengeOptions(challenge_share=0.5, challenge_softening=0), "series"
-    )
+    sentence = how_it_was_challenged(ChallengeOptions(challenge_selection="sample"), "series", 0.5, [])
+    assert "some of their blocks of time steps" in sentence
+    assert "replaced by the mean" in sentence
 
 
 @pytest.mark.parametrize(

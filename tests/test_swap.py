@@ -30,10 +30,19 @@ from transformers import (
     default_data_collator,
 )
 
-from hf_challenger import Challenger, ChallengerConfig, ChallengerError, ChallengerTrainer, ChallengerWarning
+from hf_challenger import (
+    ChallengeOptions,
+    Challenger,
+    ChallengerConfig,
+    ChallengerError,
+    ChallengerTrainer,
+    ChallengerWarning,
+)
 from hf_challenger.inputs import Tokens
 
 Make = Callable[..., Any]
+# Of the options that the fixture sets.
+DEFAULTS = {name: getattr(ChallengeOptions(), name) for name in ("challenge_selection", "challenge_share")}
 
 
 # --- tasks that are not challenged ------------------------------------------------------------------------------------
@@ -183,7 +192,7 @@ def trained(cls: type[Trainer], name: str, args: TrainingArguments) -> tuple[Tra
 @pytest.mark.parametrize("calibrate", [False, True])
 @pytest.mark.parametrize("name", TASKS)
 def test_what_cannot_be_challenged_is_trained_as_trainer_with_one_warning(name: str, calibrate: bool, config: Make) -> None:
-    options = {"challenge_selection": "cues", "challenge_share": 0.75, "calibrate": calibrate, "max_steps": 5}
+    options = {**DEFAULTS, "calibrate": calibrate, "max_steps": 5}
     ours, said = trained(ChallengerTrainer, name, config(**options))
     plain, _ = trained(Trainer, name, config(**options))
     if not any("calibration_temperature" in log for log in ours.state.log_history):  # which is folded into the last layer
@@ -220,7 +229,7 @@ def test_rows_without_a_single_class_are_challenged_row_by_row_where_that_is_ask
 
 
 def test_dataparallel_is_trained_as_trainer_too(trainer: Make) -> None:
-    run = trainer(challenge_selection="cues")
+    run = trainer(**DEFAULTS)
     run.args._n_gpu = 2
     with pytest.warns(ChallengerWarning, match=r"as with Trainer.*2 GPUs through torch.nn.DataParallel"):
         loss = run.compute_loss(run.model.train(), tiny_batch())
@@ -303,7 +312,7 @@ def test_a_column_for_the_users_loss_does_not_reach_the_attribution(config: Make
             return (loss * weight.mean(), outputs) if return_outputs else loss * weight.mean()
 
     data = [{**row, "weight": 0.5} for row in tiny_rows()]
-    args = config(challenge_selection="cues", calibrate=True, remove_unused_columns=False, max_steps=12)
+    args = config(**DEFAULTS, calibrate=True, remove_unused_columns=False, max_steps=12)
     run = RowWeights(Plain(tiny_config()), args, train_dataset=data, processing_class=tiny_tokenizer())
     with warnings.catch_warnings():
         warnings.simplefilter("error", ChallengerWarning)

@@ -54,15 +54,15 @@ def test_training_curves_show_the_log_history(tmp_path, trainer):
     made.train()
     figure = visualize.training_curves(made.state.log_history)
     lines = {line.get_label(): line.get_ydata() for line in figure.axes[0].lines}
-    assert set(lines) == {"clean rows", "challenged rows", "evaluation"}
-    logged = [log["clean_loss"] for log in made.state.log_history if "clean_loss" in log]
-    assert list(lines["clean rows"]) == logged
+    assert set(lines) == {"training", "evaluation"}
+    logged = [log["loss"] for log in made.state.log_history if "loss" in log]
+    assert list(lines["training"]) == logged
     drawn(figure, tmp_path)
 
 
-def test_training_curves_of_a_plain_run_are_refused():
-    with pytest.raises(ChallengerError, match="Train with ChallengerTrainer"):
-        visualize.training_curves([{"loss": 1.0, "step": 1}])
+def test_training_curves_without_a_logged_loss_are_refused():
+    with pytest.raises(ChallengerError, match="Train with logging_steps below the number of steps"):
+        visualize.training_curves([{"train_loss": 1.0, "step": 1}])
 
 
 def test_token_heat_map_paints_orange_for_and_blue_against(tmp_path):
@@ -111,27 +111,28 @@ def test_image_relevance_is_summed_over_channels(tmp_path, shape):
     drawn(figure, tmp_path)
 
 
-@pytest.mark.parametrize("mix", ["replace", "append"])
-def test_before_and_after_hatches_the_hidden_tokens(mix, tmp_path):
+@pytest.mark.usefixtures("any_confidence")
+def test_before_and_after_hatches_the_hidden_tokens(tmp_path):
     model, tokenizer, batch = tiny_bert(), tiny_tokenizer(), tiny_batch(8)
     labels = batch.pop("labels")
-    options = ChallengeOptions(challenge_threshold=0.0, challenge_share=1.0, challenge_rate=0.4, challenge_mix=mix)
+    options = ChallengeOptions(challenge_selection="sample", challenge_share=1.0, challenge_rate=0.4)
     challenger = Challenger(model, options, tokenizer)
     figure = visualize.before_and_after(challenger, batch, labels, tokenizer, rows=2)
     mixed = challenger.challenge(batch, labels, 0)
     rows = mixed.challenged.nonzero().flatten()[:2]
     hatched = [p for p in figure.axes[0].patches if p.get_hatch()]
     assert len(hatched) == int(mixed.drop_mask[rows].sum()) > 0
-    words = int(challenger.units.maskable(batch)[mixed.parents[rows]].sum())
+    words = int(challenger.units.maskable(batch)[rows].sum())
     assert len(texts(figure)) == 2 * 2 + 2 * words - len(hatched)
-    assert any(f"{float(mixed.removed[rows[0]]):.0%} of the positive relevance" in t for t in texts(figure))
+    assert any("% of the positive relevance hidden" in t for t in texts(figure))
     drawn(figure, tmp_path)
 
 
+@pytest.mark.usefixtures("any_confidence")
 def test_pieces_of_a_word_stand_together_without_their_marks(tmp_path):
     tokenizer = pieces_tokenizer()
     batch = dict(tokenizer(["w1w2w3 w2?", "w2 w1"], return_tensors="pt", padding=True))
-    options = ChallengeOptions(challenge_threshold=0.0, challenge_share=1.0, challenge_rate=0.2, challenge_selection="top")
+    options = ChallengeOptions(challenge_share=1.0, challenge_rate=0.2, challenge_selection="top")
     challenger = Challenger(tiny_bert().eval(), options, tokenizer)
     figure = visualize.before_and_after(challenger, batch, torch.tensor([0, 1]), tokenizer, rows=1)
     assert texts(figure)[2:7] == ["w1", "w2", "w3", "w2", "?"]
@@ -194,20 +195,18 @@ def vit():
 
 
 @pytest.mark.parametrize(
-    ("build", "key", "shape", "units", "mix"),
+    ("build", "key", "shape", "units"),
     [
-        (patchtst, "past_values", (4, 24, 2), "auto", "replace"),
-        (Convolution, "x", (4, 2, 24), "series_channels_first", "append"),
-        (vit, "pixel_values", (4, 3, 8, 8), "auto", "replace"),
-        (vit, "pixel_values", (4, 3, 8, 8), "auto", "append"),
+        (patchtst, "past_values", (4, 24, 2), "auto"),
+        (Convolution, "x", (4, 2, 24), "series_channels_first"),
+        (vit, "pixel_values", (4, 3, 8, 8), "auto"),
     ],
 )
-def test_before_and_after_shows_series_and_images(tmp_path, build, key, shape, units, mix):
+@pytest.mark.usefixtures("any_confidence")
+def test_before_and_after_shows_series_and_images(tmp_path, build, key, shape, units):
     torch.manual_seed(0)
     model, inputs = build(), {key: torch.randn(shape)}
-    options = ChallengeOptions(
-        challenge_threshold=0.0, challenge_share=1.0, challenge_rate=0.3, challenge_units=units, challenge_mix=mix
-    )
+    options = ChallengeOptions(challenge_selection="sample", challenge_share=1.0, challenge_rate=0.3, challenge_units=units)
     figure = visualize.before_and_after(Challenger(model, options), inputs, torch.tensor([0, 1, 2, 0]), rows=2)
     assert len(figure.axes) == 6
     assert [axes.get_title() for axes in figure.axes[:3]] == ["before", "relevance", "challenged"]
@@ -246,6 +245,6 @@ def test_without_matplotlib_the_error_says_how_to_get_it(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ChallengerError, match="pip install matplotlib"):
-        visualize.training_curves([{"clean_loss": 1.0, "step": 1}])
+        visualize.training_curves([{"loss": 1.0, "step": 1}])
     with pytest.raises(ChallengerError, match="pip install matplotlib"):
         visualize.token_heatmap([(["a"], [1.0], "x")])

@@ -20,7 +20,6 @@ torch.set_num_threads(1)
 
 def trainer(folder: Path, **options: Any) -> ChallengerTrainer:
     args = ChallengerConfig(
-        challenge_selection="sample",
         output_dir=str(folder),
         use_cpu=True,
         report_to="none",

@@ -17,7 +17,15 @@ from safetensors.torch import load as load_safetensors
 from hf_challenger.hub import how_to_retry
 
 TESTS = Path(__file__).parents[1]
-MODEL = {"README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "training_args.bin"}
+MODEL = {
+    "README.md",
+    "config.json",
+    "cues.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "training_args.bin",
+}
 
 
 def push(hub: LocalHub, folder: Path, *scenarios: str, **environment: str) -> dict[str, Any]:
