@@ -101,6 +101,11 @@ class ChallengerTrainer(FailedUploads):
         """When training begins; with auto_find_batch_size once more for each size that is tried."""
         self._challenger, self._counters, self._memory_file = None, None, self._saved_memory
         self._trains_as_trainer = self._computed_losses = False
+        options = ChallengeOptions.of(self.args)
+        for idle in options.without_effect():
+            warnings.warn(idle, NoEffectWarning, stacklevel=2)
+        if self._memory_file is not None and self.model is not None and options.challenge_share:
+            self._challenger_for(self.model, options)  # which tells the cues, even if no step is left
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
         batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
@@ -171,8 +176,6 @@ class ChallengerTrainer(FailedUploads):
         known = self._challenger
         if known is None or known.model is not bare or known.options != options:
             refuse_unsupported(model, self.args.n_gpu)
-            for idle in options.without_effect():
-                warnings.warn(idle, NoEffectWarning, stacklevel=2)
             memory = None
             if known is not None and known.options.challenge_threshold == options.challenge_threshold:
                 memory = known.memory

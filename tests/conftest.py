@@ -44,7 +44,7 @@ def config(tmp_path: Path) -> Callable[..., ChallengerConfig]:
         }
         if issubclass(cls, ChallengerConfig):
             # Row by row, since a cue takes longer to be found; tests of cues say so.
-            defaults |= {"challenge_selection": "sample", "calibrate": False}
+            defaults |= {"challenge_selection": "sample", "challenge_share": 0.5, "calibrate": False}
         return cls(**{**defaults, **options})
 
     return make

@@ -183,7 +183,7 @@ def trained(cls: type[Trainer], name: str, args: TrainingArguments) -> tuple[Tra
 @pytest.mark.parametrize("calibrate", [False, True])
 @pytest.mark.parametrize("name", TASKS)
 def test_what_cannot_be_challenged_is_trained_as_trainer_with_one_warning(name: str, calibrate: bool, config: Make) -> None:
-    options = {"challenge_selection": "cues", "calibrate": calibrate, "max_steps": 5}
+    options = {"challenge_selection": "cues", "challenge_share": 0.75, "calibrate": calibrate, "max_steps": 5}
     ours, said = trained(ChallengerTrainer, name, config(**options))
     plain, _ = trained(Trainer, name, config(**options))
     if not any("calibration_temperature" in log for log in ours.state.log_history):  # which is folded into the last layer

@@ -84,6 +84,22 @@ def tiny_data(rows: int = 32, problem: str = "single_label_classification", seed
     return Dataset.from_list(tiny_rows(rows, problem, seed))
 
 
+LEAKS = ("w38", "w39")
+
+
+def leaky_data(rows: int = 96, held: float = 0.95, seed: int = 0) -> Dataset:
+    """Texts of two classes, told by many weak words each; in a share ``held`` of the rows one further word tells the class."""
+    rng, tokenizer = random.Random(seed), tiny_tokenizer()
+    found = []
+    for i in range(rows):
+        label = i % 2
+        words = [f"w{label * 15 + rng.randrange(15) if rng.random() < 0.4 else rng.randrange(30, 38)}" for _ in range(8)]
+        if rng.random() < held:
+            words.insert(rng.randrange(9), LEAKS[label])
+        found.append({**tokenizer(" ".join(words), return_token_type_ids=False), "labels": label})
+    return Dataset.from_list(found)
+
+
 def tiny_batch(rows: int = 8, problem: str = "single_label_classification", seed: int = 0) -> dict[str, Tensor]:
     return dict(tiny_tokenizer().pad(tiny_rows(rows, problem, seed), return_tensors="pt"))
 

@@ -156,8 +156,11 @@ class Challenger:
     def update(self) -> None:
         """Let the memory take in the rows that were attributed since the last call; all processes call it together."""
         observed, self._observed = self._observed, []
-        for row in observed:
-            self.memory.remember(*(row if self.gather is None else (self.gather(x) for x in row)))
+        if not observed:
+            return
+        gather = self.gather or (lambda rows: rows)
+        # All micro-batches at once: a memory that looked in between could find what the joined batch does not show.
+        self.memory.remember(*(torch.cat([gather(rows) for rows in column]) for column in zip(*observed, strict=True)))
 
     def _cue_mask(
         self,

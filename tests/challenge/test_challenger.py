@@ -38,7 +38,7 @@ def batch():
 
 def challenge(model, batch, step=0, first_row=0, **options):
     inputs, labels = batch
-    options = {"challenge_selection": "sample", **options}
+    options = {"challenge_selection": "sample", "challenge_share": 0.5, **options}
     return Challenger(model, ChallengeOptions(**options), TOKENIZER).challenge(inputs, labels, step, first_row)
 
 

@@ -96,6 +96,20 @@ def attribution(folder: Path) -> Names:
     assert (folder / "heatmap.png").read_bytes().startswith(b"\x89PNG")
 
 
+def cue_report(folder: Path) -> Names:
+    names: dict[str, Any] = {
+        "trainer": small_trainer(folder),
+        "model": tiny_bert(id2label={0: "freeze", 1: "refund", 2: "pay"}),
+    }
+    names["model"].save_pretrained(folder / "my-model")
+    tiny_tokenizer().save_pretrained(folder / "my-model")
+    csv_files(folder)
+    names |= {"tokenizer": tiny_tokenizer(), "texts": ["w1 w2", "w7 w8"] * 10, "labels": ["freeze", "refund"] * 10}
+    yield names
+    assert "What my-model leans on in test.csv" in (folder / "cues.html").read_text()
+    assert (folder / "cues.json").is_file()
+
+
 def trainer(folder: Path) -> Names:
     names: dict[str, Any] = {"model": tiny_bert(), "tokenizer": tiny_tokenizer()}
     sure, challenger.SURE = challenger.SURE, 0.0  # two epochs make a tiny model sure of nothing
@@ -193,6 +207,7 @@ SURROUNDINGS: dict[str, Callable[[Path], Names]] = {
     "docs/quickstart.md": quickstart,
     "docs/leaks.md": leaks,
     "docs/attribution.md": attribution,
+    "docs/cue_report.md": cue_report,
     "docs/trainer.md": trainer,
     "docs/logging.md": logging,
     "docs/hub.md": hub,

@@ -1,0 +1,330 @@
+"""The cue challenge in real training runs: what is found, named, hidden, kept, reported and saved."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from tiny import LEAKS, Trajectory, leaky_data, tiny_bert, tiny_tokenizer
+from torch import Tensor
+from transformers import Trainer
+
+from hf_challenger import ChallengerConfig, ChallengerError, ChallengerTrainer, NoEffectWarning
+from hf_challenger.challenge import Cue
+
+Make = Callable[..., Any]
+SEED = 1  # with which tiny BERT leans on both words by more than the threshold
+
+
+def accuracy(run: Trainer) -> float:
+    prediction = run.predict(leaky_data(300, held=0, seed=78))
+    return float((prediction.predictions.argmax(1) == prediction.label_ids).mean())
+
+
+def leaky_trainer(
+    folder: Path,
+    cls: type[Trainer] = ChallengerTrainer,
+    data: Any = None,
+    model: Any = None,
+    callbacks: Any = (),
+    **options: Any,
+) -> Any:
+    defaults = {
+        "output_dir": str(folder),
+        "use_cpu": True,
+        "report_to": "none",
+        "save_strategy": "no",
+        "per_device_train_batch_size": 16,
+        "num_train_epochs": 20,
+        "learning_rate": 3e-3,
+        "logging_steps": 6,
+        "disable_tqdm": True,
+        "calibrate": False,
+        "challenge_threshold": 0.7,
+        "challenge_share": 0.5,
+        "seed": SEED,
+    }
+    return cls(
+        tiny_bert(seed=SEED, num_labels=2) if model is None else model,
+        ChallengerConfig(**{**defaults, **options}),
+        train_dataset=leaky_data(seed=11) if data is None else data,
+        processing_class=tiny_tokenizer(),
+        callbacks=list(callbacks),
+    )
+
+
+@dataclass
+class Run:
+    trainer: Any
+    said: str
+    folder: Path
+
+    def logged(self, name: str) -> list[float]:
+        return [log[name] for log in self.trainer.state.log_history if name in log]
+
+
+@pytest.fixture(scope="module")
+def capture() -> Iterator[Callable[..., Run]]:
+    import contextlib
+    import io
+
+    def train(folder: Path, **options: Any) -> Run:
+        run, out = leaky_trainer(folder, **options), io.StringIO()
+        with contextlib.redirect_stdout(out):
+            run.train()
+        return Run(run, out.getvalue(), folder)
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def leaky(tmp_path_factory: pytest.TempPathFactory, capture: Any) -> Run:
+    return capture(tmp_path_factory.mktemp("leaky"), save_strategy="steps", save_steps=30)
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory, capture: Any) -> Run:
+    return capture(tmp_path_factory.mktemp("clean"), data=leaky_data(held=0, seed=11))
+
+
+def named(cues: list[Cue]) -> set[tuple[str, str]]:
+    return {(cue.text, cue.class_name) for cue in cues}
+
+
+# --- found, hidden, told ----------------------------------------------------------------------------------------------
+
+
+def test_planted_words_are_found_and_named_with_their_class(leaky: Run) -> None:
+    assert named(leaky.trainer.cues) == {(LEAKS[0], "LABEL_0"), (LEAKS[1], "LABEL_1")}
+    for cue in leaky.trainer.cues:
+        assert cue.coverage > 0.85
+        assert 0.7 < cue.strength <= 1
+
+
+def test_they_are_hidden_in_their_share_of_the_rows(leaky: Run) -> None:
+    assert leaky.logged("cues_found")[0] == 0
+    assert leaky.logged("cues_found")[-1] == 2
+    both_known = leaky.logged("cues_found").index(2) + 1
+    assert np.mean(leaky.logged("challenged_share")[both_known:]) == pytest.approx(0.5 * 0.95, abs=0.04)
+    visits = 20 * 96
+    counted = sum(share * 96 for share in leaky.logged("challenged_share"))
+    hidden_rows = sum(cue.hidden_rows for cue in leaky.trainer.cues)
+    assert hidden_rows == pytest.approx(counted)
+    assert 200 < hidden_rows < visits / 2
+
+
+def test_the_model_is_right_more_often_without_the_word_than_trainers(leaky: Run, tmp_path: Path) -> None:
+    plain = leaky_trainer(tmp_path, Trainer)
+    plain.train()
+    assert accuracy(leaky.trainer) > accuracy(plain) + 0.05
+
+
+def test_without_a_cue_it_is_trainer_bit_for_bit(clean: Run, tmp_path: Path) -> None:
+    plain = leaky_trainer(tmp_path, Trainer, data=leaky_data(held=0, seed=11))
+    plain.train()
+    assert clean.trainer.cues == []
+    assert all(torch.equal(a, b) for a, b in zip(clean.trainer.model.parameters(), plain.model.parameters(), strict=True))
+    assert set(clean.logged("challenged_share")) == set(clean.logged("cues_found")) == {0}
+
+
+def test_the_console_says_what_was_found(leaky: Run, clean: Run) -> None:
+    assert "2 cues found, the strongest first:" in leaky.said
+    cue = leaky.trainer.cues[0]
+    assert f"'{cue.text}': class {cue.class_name}, in {cue.coverage:.0%} of its rows" in leaky.said
+    assert f"hidden {cue.hidden_rows} times" in leaky.said
+    assert clean.said.count("No cue found") == 1
+
+
+def test_cues_json_lies_beside_every_saved_model(leaky: Run, clean: Run) -> None:
+    for run in (leaky, clean):
+        run.trainer.save_model()
+        rows = json.loads((run.folder / "cues.json").read_text())
+        assert [(row["cue"], row["class"], row["hidden_rows"]) for row in rows] == [
+            (cue.text, cue.class_name, cue.hidden_rows) for cue in run.trainer.cues
+        ]
+    assert (leaky.folder / "checkpoint-120" / "cues.json").is_file()
+    assert (leaky.folder / "checkpoint-120" / "cue_memory.pt").is_file()
+
+
+def test_the_card_shows_them(leaky: Run, clean: Run) -> None:
+    for run in (leaky, clean):
+        run.trainer.create_model_card()
+    card = (leaky.folder / "README.md").read_text()
+    for cue in leaky.trainer.cues:
+        assert f"| `{cue.text}` | {cue.class_name} | {cue.coverage:.0%} | {cue.strength:.2f} | {cue.hidden_rows} |" in card
+    card = (clean.folder / "README.md").read_text()
+    assert "None was found, so that training was plain `Trainer`'s." in card
+    assert "| cue |" not in card
+
+
+# --- one memory, however it is run ------------------------------------------------------------------------------------
+
+
+def same_cues(a: list[Cue], b: list[Cue]) -> None:
+    assert len(a) == len(b) == 2
+    for x, y in zip(a, b, strict=True):
+        assert (x.text, x.class_name, x.hidden_rows) == (y.text, y.class_name, y.hidden_rows)
+        assert (x.coverage, x.strength) == (pytest.approx(y.coverage), pytest.approx(y.strength, rel=1e-4))
+
+
+def test_16_rows_at_once_are_4_times_4(tmp_path: Path) -> None:
+    """In float64, so that rounding does not grow over the steps."""
+    found = []
+    for size in (16, 4):
+        options = {"per_device_train_batch_size": size, "gradient_accumulation_steps": 16 // size}
+        run = leaky_trainer(tmp_path, model=tiny_bert(seed=SEED, num_labels=2).double(), **options)
+        run.train()
+        found.append(run)
+    same_cues(found[0].cues, found[1].cues)
+    one, other = (run._challenger.memory.state_dict()["rows"] for run in found)
+    assert one.keys() == other.keys()
+    for label in one:
+        assert torch.equal(one[label]["keys"], other[label]["keys"])
+        assert torch.equal(one[label]["identities"], other[label]["identities"])
+        torch.testing.assert_close(one[label]["shares"], other[label]["shares"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("step", [60, 90, 120])
+def test_a_resumed_run_goes_on_with_the_same_memory(leaky: Run, tmp_path: Path, step: int) -> None:
+    resumed = leaky_trainer(tmp_path, model=tiny_bert(seed=5, num_labels=2))
+    resumed.train(resume_from_checkpoint=str(leaky.folder / f"checkpoint-{step}"))
+    assert resumed.cues == leaky.trainer.cues
+    for a, b in zip(resumed.model.parameters(), leaky.trainer.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+# --- what the user names ----------------------------------------------------------------------------------------------
+
+
+class Seen:
+    """The attended token ids of every training batch, with its labels."""
+
+    def __init__(self, model: Any) -> None:
+        self.rows: list[tuple[int, list[int]]] = []
+        model.register_forward_pre_hook(self.look, with_kwargs=True)
+
+    def look(self, model: Any, args: Any, inputs: dict[str, Tensor]) -> None:
+        if model.training:
+            for ids, mask, label in zip(inputs["input_ids"], inputs["attention_mask"], inputs["labels"], strict=True):
+                self.rows.append((int(label), ids[mask.bool()].tolist()))
+
+
+def ids_of(words: tuple[str, ...]) -> list[int]:
+    return tiny_tokenizer().convert_tokens_to_ids(list(words))
+
+
+def test_a_cue_to_keep_is_never_hidden_and_no_cue(tmp_path: Path) -> None:
+    run = leaky_trainer(tmp_path, challenge_keep=[LEAKS[0]])
+    seen, (kept, other) = Seen(run.model), ids_of(LEAKS)
+    run.train()
+    assert LEAKS[0] not in {cue.text for cue in run.cues}
+    assert LEAKS[1] in {cue.text for cue in run.cues}
+    held = {word: sum(word in ids for _, ids in seen.rows) for word in (kept, other)}
+    in_data = {word: 20 * sum(word in ids for ids in leaky_data(seed=11)["input_ids"]) for word in (kept, other)}
+    assert held[kept] == in_data[kept]
+    assert held[other] == in_data[other] - run.cues[0].hidden_rows < in_data[other]
+
+
+def test_a_single_leak_is_hidden_in_every_row(tmp_path: Path) -> None:
+    run = leaky_trainer(tmp_path, challenge_hide=[LEAKS[0]], num_train_epochs=2)
+    seen, (leak, other) = Seen(run.model), ids_of(LEAKS)
+    run.train()
+    assert not any(leak in ids for _, ids in seen.rows)
+    assert any(other in ids for _, ids in seen.rows)
+
+
+def test_several_leaks_are_exchanged_whatever_the_class(tmp_path: Path) -> None:
+    run = leaky_trainer(tmp_path, challenge_hide=list(LEAKS), num_train_epochs=6)
+    seen, leaks = Seen(run.model), ids_of(LEAKS)
+    run.train()
+    for label in range(2):
+        rows = [ids for of, ids in seen.rows if of == label]
+        shares = [sum(leak in ids for ids in rows) / len(rows) for leak in leaks]
+        assert shares == pytest.approx([0.95 / 3] * 2, abs=0.1)  # a third each, and a third hidden
+    assert not {cue.text for cue in run.cues} & set(LEAKS)
+
+
+@pytest.mark.parametrize("option", ["challenge_keep", "challenge_hide"])
+def test_an_unknown_word_is_named(tmp_path: Path, option: str) -> None:
+    run = leaky_trainer(tmp_path, **{option: ["w38", "nonsense"]})
+    with pytest.raises(ChallengerError, match=rf"{option} names 'nonsense'.*\[UNK\].*as trainer.cues shows it"):
+        run.train()
+
+
+def test_a_leak_that_no_row_holds_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from transformers.utils import logging
+
+    logging.enable_propagation()
+    try:
+        leaky_trainer(tmp_path, challenge_hide=["w39"], data=leaky_data(held=0), num_train_epochs=1).train()
+    finally:
+        logging.disable_propagation()
+    assert "challenge_hide names 'w39', but no training row holds" in caplog.text
+
+
+def test_a_name_in_both_lists_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ChallengerError, match="'w38' is in challenge_keep and in challenge_hide"):
+        leaky_trainer(tmp_path, challenge_keep=["w38"], challenge_hide=["w39", "w38"])
+
+
+# --- odd data and options -----------------------------------------------------------------------------------------------
+
+
+def test_one_class_only_trains_and_finds_nothing_to_tell_classes_by(tmp_path: Path) -> None:
+    data = leaky_data(seed=11).filter(lambda row: row["labels"] == 0)
+    run = leaky_trainer(tmp_path, data=data, num_train_epochs=5)
+    run.train()
+    assert {cue.label for cue in run.cues} <= {0}
+    assert all(torch.isfinite(p).all() for p in run.model.parameters())
+
+
+def test_more_classes_than_rows(tmp_path: Path) -> None:
+    data = Dataset.from_list([{**row, "labels": 37 * i} for i, row in enumerate(list(leaky_data(8)))])
+    run = leaky_trainer(tmp_path, data=data, model=tiny_bert(num_labels=300), max_steps=40)
+    run.train()
+    assert run.cues == []
+
+
+DEFAULTS = {"challenge_threshold": None, "challenge_share": 0.75}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"challenge_rate": 0.5}, "challenge_rate has no effect: it is for row-level selections"),
+        ({"challenge_selection": "top", "challenge_keep": ["w1"]}, "challenge_keep has no effect: it is for challenge_sel"),
+        ({"challenge_selection": "top", "challenge_threshold": 0.5}, "challenge_threshold has no effect"),
+        (
+            {"challenge_attribution": "input_x_gradient", "challenge_composite": "cp_lrp"},
+            "challenge_composite has no effect: challenge_attribution='input_x_gradient' knows no LRP rules",
+        ),
+    ],
+)
+def test_an_option_without_effect_is_told_once(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    run = leaky_trainer(tmp_path, max_steps=3, **{**DEFAULTS, **options})
+    with pytest.warns(NoEffectWarning) as caught:
+        run.train()
+    said = [str(w.message) for w in caught if isinstance(w.message, NoEffectWarning)]
+    assert len(said) == 1
+    assert said[0].startswith(words)
+
+
+def test_options_of_a_run_without_a_challenge_have_no_effect(tmp_path: Path) -> None:
+    run = leaky_trainer(tmp_path, max_steps=2, **{**DEFAULTS, "challenge_share": 0.0, "challenge_hide": ["w38"]})
+    with pytest.warns(NoEffectWarning, match="challenge_hide has no effect: challenge_share=0 is plain Trainer"):
+        run.train()
+
+
+def test_defaults_warn_of_nothing(tmp_path: Path) -> None:
+    run = leaky_trainer(tmp_path, max_steps=4, **DEFAULTS, callbacks=[Trajectory()])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run.train()
