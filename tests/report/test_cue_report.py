@@ -310,6 +310,20 @@ def test_command_prints_and_writes_the_report(
     assert "of the predictions change" in printed.out
 
 
+def test_a_folder_of_peft_adapters(saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    peft = pytest.importorskip("peft")
+    base = type(leaning()).from_pretrained(saved)
+    config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"], modules_to_save=["classifier"])
+    adapted = peft.get_peft_model(base, config)
+    adapted.save_pretrained(tmp_path / "adapter")
+    tiny_tokenizer().save_pretrained(tmp_path / "adapter")
+    rows = [{**tiny_tokenizer()(text), "labels": label} for text, label in zip(*planted_texts(), strict=True)]
+    expected = cue_report(adapted, rows, tiny_tokenizer()).summary
+    assert expected.startswith("3 cues")
+    main([str(tmp_path / "adapter"), "--file", str(tmp_path / "data.csv"), "--label_column", "label"])
+    assert capsys.readouterr().out.splitlines()[0] == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
