@@ -10,7 +10,6 @@ import matplotlib as mpl
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tiny import tiny_data
 from transformers import Trainer
 
 from hf_challenger import ChallengerTrainer, PictureCallback
@@ -32,23 +31,21 @@ def first_column(page: str) -> set[str]:
     return {name for row in rows for name in re.findall(r"`([\w/]+)`", row)}
 
 
-def some_bad_relevance(model: Any, batch: Any, target: Any, composite: Any) -> torch.Tensor:
+def some_bad_relevance(model: Any, batch: Any, target: Any, composite: Any, main_input: Any = None) -> torch.Tensor:
     relevance = torch.ones((*batch["input_ids"].shape, 1))
     relevance[0] = math.nan
     return relevance
 
 
 def test_the_table_names_every_key_that_is_logged_and_no_other(
-    trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trainer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, any_confidence: None
 ) -> None:
     """As TensorBoard has them in the end: scalars and pictures."""
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
-    rows = list(tiny_data(32))
-    rows[0] = {"input_ids": [2, 3], "attention_mask": [1, 1], "labels": 0}  # nothing to hide
-    run = trainer(data=rows, challenge_share=0.9, max_steps=4, report_to="tensorboard")
     with monkeypatch.context() as patched:
         patched.setitem(METHODS, "lrp", some_bad_relevance)
-        run.train()
+        trainer(challenge_selection="cues", max_steps=12, report_to="tensorboard").train()
+    trainer(max_steps=60, calibrate=True, report_to="tensorboard").train()
     evaluated = trainer(report_to="tensorboard")
     evaluated.add_callback(PictureCallback(evaluated))
     evaluated.evaluate()
@@ -57,15 +54,6 @@ def test_the_table_names_every_key_that_is_logged_and_no_other(
     evaluation = {tag.replace("/", "_") for tag in tags["scalars"] if tag.startswith("eval/")}
     ours = (training - TRAINERS_OWN) | (evaluation - EVALUATIONS_OWN)
     assert ours | set(tags["images"]) == first_column("logging.md")
-
-
-@pytest.mark.parametrize("share", [0.5, 1.0])
-def test_challenged_share_of_appended_batches_is_as_documented(share: float, trainer: Any) -> None:
-    run = trainer(
-        data=tiny_data(400), challenge_mix="append", challenge_share=share, max_steps=1, per_device_train_batch_size=400
-    )
-    run.train()
-    assert run.state.log_history[0]["challenged_share"] == pytest.approx(share / (1 + share), abs=0.05)
 
 
 def test_the_table_names_every_argument_of_the_card() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from html import escape
 
 from ..heatmap_html import STYLE
-from .cue_results import LEAST_CHANGED, LEAST_DROP, CueEffect, CueReport, Example, percent, share
+from .cue_results import KEY, LEAST_CHANGED, LEAST_DROP, CueEffect, CueReport, Example, percent, share
+
+LISTED = 6  # cues in the answer, and cues with examples
 
 PAGE_STYLE = """
-body { max-width: 64rem; }
+body { max-width: 70rem; }
 .answer { font-size: 1.5rem; line-height: 1.35; font-weight: 600; margin: 1rem 0; }
 .cues { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: .6rem; }
 .cues li { border: 1px solid var(--line); border-radius: .5rem; padding: .4rem .8rem; overflow-wrap: anywhere; }
@@ -16,7 +18,7 @@ body { max-width: 64rem; }
 table { border-collapse: collapse; width: 100%; font-size: .88rem; font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--quiet); vertical-align: bottom; }
 th, td { padding: .4rem .7rem .4rem 0; border-bottom: 1px solid var(--line); }
-td:nth-child(2) { overflow-wrap: anywhere; }
+td:nth-child(2) { overflow-wrap: anywhere; } td:nth-child(n+3) { white-space: nowrap; }
 tr.no td { color: var(--quiet); }
 mark { background: rgba(var(--for), .8); color: var(--ink); padding: .05rem .15rem; border-radius: .2rem; }
 blockquote { margin: .6rem 0 1.1rem; padding-left: .8rem; border-left: 3px solid var(--line); overflow-wrap: anywhere; }
@@ -24,8 +26,9 @@ blockquote small { display: block; color: var(--quiet); }
 @media (max-width: 46rem) {
   body { font-size: 16px; margin: 1rem auto; } .answer { font-size: 1.25rem; }
   thead { display: none; } tr { display: block; padding: .6rem 0; border-bottom: 1px solid var(--line); }
+  td:nth-child(2) { font-weight: 600; }
   td { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .12rem 0; text-align: right; }
-  td::before { content: attr(data-name); color: var(--quiet); text-align: left; }
+  td::before { content: attr(data-name); color: var(--quiet); font-weight: 400; text-align: left; }
 }
 """
 
@@ -39,7 +42,7 @@ def cue_page(report: CueReport, title: str) -> str:
     """
     labels = "their labels" if report.labelled else "the model's own predictions as classes"
     notes = " ".join([f"{report.rows_read} of {report.rows_given} rows were read, with {labels}.", *report.notes])
-    examples = "\n".join(_examples(cue) for cue in report.leaned_on if cue.examples)
+    examples = "\n".join(_examples(cue) for cue in report.leaned_on[:LISTED] if cue.examples)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -55,11 +58,9 @@ def cue_page(report: CueReport, title: str) -> str:
 <p class="note">{escape(notes)}</p>
 {_table(report)}
 {examples}
-<footer>A model leans on a cue if at least {percent(LEAST_CHANGED)} of the predictions change when it is hidden, and the mean
-probability of the class falls by at least {share(LEAST_DROP)}. Whether a cue is a leak or legitimate evidence is for a person to
-decide. "of rows": share of the class's rows that hold the cue. "strength": mean share of their positive relevance (LRP).
-"changed", "probability" and "accuracy" are measured on rows of the class that hold the cue: as they are → cue hidden → cue
-exchanged for one of another class, where one has its length.</footer>
+<footer>A model leans on a cue if, with the cue hidden, at least {percent(LEAST_CHANGED)} of the predictions change and the
+mean probability of the class falls by at least {percent(LEAST_DROP)} of itself. Whether a cue is a leak or legitimate evidence
+is for a person to decide.</footer>
 </body>
 </html>
 """
@@ -70,8 +71,10 @@ def _cues(report: CueReport) -> str:
         return ""
     items = "\n".join(
         f"<li><strong>{escape(cue.text)}</strong><small>{escape(cue.class_name)}: in {percent(cue.coverage)} of its rows</small></li>"
-        for cue in report.leaned_on
+        for cue in report.leaned_on[:LISTED]
     )
+    if len(report.leaned_on) > LISTED:
+        items += f"\n<li>… and {len(report.leaned_on) - LISTED} more<small>in the table</small></li>"
     return f'<ul class="cues">\n{items}\n</ul>'
 
 
@@ -80,7 +83,16 @@ def _table(report: CueReport) -> str:
         return ""
     head = "".join(f"<th>{escape(name)}</th>" for name in report.header)
     body = "\n".join(_row(report, cue) for cue in report.cues)
-    return f"<section>\n<h2>Candidates</h2>\n<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>\n</section>"
+    return f"""<section>
+<h2>Candidates</h2>
+<table>
+<thead><tr>{head}</tr></thead>
+<tbody>
+{body}
+</tbody>
+</table>
+<p class="note">{escape(KEY)}</p>
+</section>"""
 
 
 def _row(report: CueReport, cue: CueEffect) -> str:

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 LEAST_CHANGED = 0.02  # share of predictions that change
-LEAST_DROP = 0.05  # of the mean probability of the class
+LEAST_DROP = 0.05  # of the mean probability of the class, as a share of itself: with many classes it may be small
+SHOWN = 20  # candidates in a terminal
+KEY = (
+    "of rows: share of the class's rows that hold the cue. strength: mean share of their positive relevance. changed, probability"
+    " and\naccuracy: with the cue as it is → hidden → exchanged for one of another class, where one has its length."
+)
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,9 @@ class CueEffect:
 
     @property
     def leaned_on(self) -> bool:
-        """Hidden, at least :data:`LEAST_CHANGED` of the predictions change and the mean probability of the class falls by at
-        least :data:`LEAST_DROP`."""
-        return self.hidden.changed >= LEAST_CHANGED and self.drop >= LEAST_DROP
+        """Whether, with the cue hidden, at least :data:`LEAST_CHANGED` of the predictions change and the mean probability of
+        the class falls by at least :data:`LEAST_DROP` of itself."""
+        return self.hidden.changed >= LEAST_CHANGED and self.drop >= LEAST_DROP * self.as_is.probability
 
 
 @dataclass
@@ -161,8 +166,9 @@ class CueReport:
         """Summary, table and notes."""
         lines = [self.summary]
         if self.cues:
-            lines += ["", *_aligned([self.header, *map(self.cells, self.cues)])]
-            lines += ["", "as is → hidden → exchanged for another class's cue; docs/cue_report.md describes the columns."]
+            lines += ["", *_aligned([self.header, *map(self.cells, self.cues[:SHOWN])])]
+            lines += [f"… and {len(self.cues) - SHOWN} more candidates."] if len(self.cues) > SHOWN else []
+            lines += ["", KEY]
         return "\n".join([*lines, *self.notes])
 
     @property

@@ -221,12 +221,16 @@ TITLES = {"text": "Sequence classification", "image": "Images", "audio": "Audio"
 INTRODUCTION = """# Classifier families
 
 Written by `make test-families` with transformers {version}: every type in the classification mappings, as a tiny random model.
-"Works" means: logits under the engine equal the plain ones (1e-5), relevance is finite, 0 on padding, and not
-Gradient×Input; the rules that the model's modules call for were hit; later gradients are bit-identical; and where a model has
-both, eager and fused attention give the same relevance (1e-4, `attnlrp` and `cp_lrp`). Columns: how often a rule of each kind
-was applied to data in one pass.
+"Works" means all of this:
 
-Relevance is read at the token embeddings. Position, token-type and layout embeddings are weights, not data: like biases, they
+- Logits under the engine equal the plain ones (1e-5).
+- Relevance is finite, 0 on padding, and not Gradient×Input.
+- The rules that the model's modules call for were hit, and later gradients are bit-identical.
+- Where a model has both, eager and fused attention give the same relevance (1e-4, `attnlrp` and `cp_lrp`).
+
+Columns: how often a rule of each kind was applied to data in one pass.
+
+Relevance is read at the token embeddings. Position, token-type and layout embeddings are weights, not data. Like biases, they
 absorb the share that the ε-rule gives them.
 """
 

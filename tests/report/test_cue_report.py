@@ -147,10 +147,11 @@ def test_evidence_that_can_be_spared_is_not_leaned_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "drop", "leaned_on"), [(0.02, 0.05, True), (0.01, 0.5, False), (0.5, 0.04, False), (0.0, 0.0, False)]
+    ("changed", "probability", "leaned_on"),
+    [(0.02, 0.75, True), (0.01, 0.3, False), (0.5, 0.77, False), (0.5, 0.9, False), (0.0, 0.8, False)],
 )
-def test_a_cue_is_leaned_on_by_its_effect(changed: float, drop: float, leaned_on: bool) -> None:
-    as_is, hidden = Reading(None, 0.75, 0.0), Reading(None, 0.75 - drop, changed)
+def test_a_cue_is_leaned_on_by_its_effect(changed: float, probability: float, leaned_on: bool) -> None:
+    as_is, hidden = Reading(None, 0.8, 0.0), Reading(None, probability, changed)
     assert CueEffect("w1", "a", 1.0, 0.99, 50, as_is, hidden).leaned_on is leaned_on
 
 
