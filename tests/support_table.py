@@ -57,8 +57,6 @@ TABLE: dict[str, list[Row]] = {
             " `static_graph=True` and `ddp_find_unused_parameters=True`"),
         Row("FSDP2 (`fully_shard`), with `Challenger` in a loop", FSDP2, "test_sharded_training_is_that_of_one_process",
             note="tried on the CPU (gloo); through Trainer on GPUs it was not run"),
-        Row("`torch.nn.DataParallel`, by default: trained as `Trainer`, with a warning", SWAP,
-            "test_dataparallel_is_trained_as_trainer_too"),
         Row("FSDP1", SAVERS, "test_fsdp1_is_refused", True),
         Row("DeepSpeed ZeRO-3", SAVERS, "test_zero_3_is_refused", True,
             "told by ZeRO-3's mark on the parameters; DeepSpeed itself was not run, nor its stages 1 and 2"),
@@ -107,9 +105,6 @@ TABLE: dict[str, list[Row]] = {
     ],
     "State and search": [
         Row("Resuming is the unbroken run, bit for bit", TRAINER, "test_resume_is_an_unbroken_run"),
-        Row("A resumed run goes on with the same cue memory", CUES, "test_a_resumed_run_goes_on_with_the_same_memory"),
-        Row("Evaluation labels out of range are told before training", SWAP,
-            "test_evaluation_labels_out_of_range_are_told_before_training"),
         Row("`load_best_model_at_end` with `metric_for_best_model='ece'`", TRAINER, "test_best_model_has_the_lowest_ece"),
         Row("`compute_metrics`, `preprocess_logits_for_metrics`", TRAINER, "test_evaluate_adds_calibration"),
         Row("`batch_eval_metrics`", TRAINER, "test_evaluate_batch_by_batch_gives_the_same"),

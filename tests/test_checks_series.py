@@ -42,8 +42,9 @@ def test_so_it_does_with_other_scalers(patchtst, scaling):
         assert model(**batch(float("nan"))).prediction_logits[1].isnan().any()
 
 
-def test_the_challenge_names_the_way_out_and_takes_it(patchtst):
-    challenger = Challenger(patchtst, ChallengeOptions(challenge_share=1.0, challenge_threshold=0.0))
+def test_the_challenge_names_the_way_out_and_takes_it(patchtst, monkeypatch):
+    monkeypatch.setattr("hf_challenger.challenge.challenger.SURE", 0.0)
+    challenger = Challenger(patchtst, ChallengeOptions(challenge_share=1.0, challenge_selection="sample"))
     labels = torch.tensor([0, 1, 2])
     with pytest.raises(ChallengerError, match=UNOBSERVED.format("past_observed_mask")):
         challenger.challenge(batch(float("nan")), labels, step=0)

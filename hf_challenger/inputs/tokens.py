@@ -97,19 +97,28 @@ class Tokens:
         return ids
 
     def text_of(self, identities: Sequence[int]) -> str:
-        """Tokens as text."""
+        """Tokens as text; as tokens, such as "##ing", where they begin within a word."""
         if not hasattr(self.tokenizer, "decode"):
             return " ".join(f"token {i}" for i in identities)
-        return str(self.tokenizer.decode(list(identities))).removeprefix("##").strip()
+        if hasattr(self.tokenizer, "convert_ids_to_tokens"):
+            tokens = self.tokenizer.convert_ids_to_tokens(list(identities))
+            if tokens and str(tokens[0]).startswith("##"):
+                return " ".join(tokens)
+        return str(self.tokenizer.decode(list(identities))).strip()
 
     def read_name(self, name: str, option: str) -> list[list[int]]:
-        """The token ids of a text, as it stands at the start of a text and within one; the second first."""
+        """The token ids of a text, as it stands at the start of a text and within one; the second first.
+
+        A name that is made of tokens of the vocabulary, such as "##ing", is also read as these.
+        """
         if not hasattr(self.tokenizer, "encode"):
             raise ChallengerError(f"{option}={[name]!r} needs a tokenizer. Pass processing_class=tokenizer.")
         variants = [self.tokenizer.encode(text, add_special_tokens=False) for text in (f" {name.strip()}", name.strip())]
-        variants = [list(v) for v in dict.fromkeys(map(tuple, variants)) if v]
         unknown = self.tokenizer.unk_token_id
-        if not variants or any(unknown is not None and unknown in v for v in variants):
+        if hasattr(self.tokenizer, "convert_tokens_to_ids"):
+            variants.append(self.tokenizer.convert_tokens_to_ids(name.split()))
+        variants = [list(v) for v in dict.fromkeys(map(tuple, variants)) if v and unknown not in v and None not in v]
+        if not variants:
             raise ChallengerError(
                 f"{option} names {name!r}, of which the tokenizer knows no such tokens ({self.tokenizer.unk_token or 'nothing'}"
                 " comes out). Name it as trainer.cues shows it."

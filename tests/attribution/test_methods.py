@@ -12,6 +12,7 @@ from torch import nn
 from hf_challenger import ChallengeOptions, Challenger
 from hf_challenger.attribution import LRP, contrastive, log_odds, rule_coverage
 from hf_challenger.attribution.methods import METHODS, captum_lrp, integrated_gradients, lrp, random_relevance
+from hf_challenger.challenge import challenger as challenger_module
 from hf_challenger.errors import ChallengerError, ChallengerWarning
 
 BUILDS = {"bert": bert, "llama": llama, "bart": bart}
@@ -271,16 +272,15 @@ def test_the_model_is_as_before(name):
 
 
 @pytest.mark.parametrize("name", [n for n in METHODS if n != "captum_lrp"])
-def test_every_method_challenges_a_batch(name):
+def test_every_method_challenges_a_batch(name, monkeypatch):
+    monkeypatch.setattr(challenger_module, "SURE", 0.0)
     model, batch = text(bert, (8, 6, 7))
-    challenger = Challenger(
-        model, ChallengeOptions(challenge_attribution=name, challenge_share=1.0, challenge_threshold=0.0)
-    )
+    options = ChallengeOptions(challenge_attribution=name, challenge_share=1.0, challenge_selection="sample")
     labels = torch.tensor([0, 1, 2])
-    mixed = challenger.challenge(batch, labels, step=0)
-    assert mixed.challenged.all()
+    challenged = Challenger(model, options).challenge(batch, labels, step=0)
+    assert challenged.challenged.all()
     model.train()
-    mixed.loss(model(**mixed.inputs).logits, labels).backward()
+    model(**challenged.inputs, labels=labels).loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.classifier.parameters())
 
 
@@ -299,8 +299,9 @@ def test_strict_lrp_is_a_method_of_ones_own(monkeypatch):
         challenge_attribution="strict_lrp",
         challenge_units="series_channels_first",
         challenge_share=1,
-        challenge_threshold=0.0,
+        challenge_selection="top",
     )
+    monkeypatch.setattr(challenger_module, "SURE", 0.0)
     challenger = Challenger(model, options)
     with pytest.raises(ChallengerError, match="cdist in Distances"):
         challenger.challenge(batch, labels, step=0)

@@ -217,7 +217,7 @@ def test_rivals_stand_against_the_former_default(tmp_path):
 def test_an_experiment_without_results_is_named_and_a_quoted_table_waits_for_it(tmp_path):
     with pytest.raises(SystemExit, match=r"There is no .*absent.csv; known: "):
         tables.content("absent", tmp_path)
-    assert tables.content("cues", tmp_path) == "No results yet."
+    assert tables.content("cues_texts", tmp_path) == "No results yet."
 
 
 def test_diversity_is_averaged_over_shared_runs():

@@ -214,3 +214,17 @@ def test_another_order_of_the_classes_within_a_step_changes_nothing():
     remember(one, labels, (ids, shares))
     remember(other, labels[order], (ids[order], shares[order]))
     assert one.cues == other.cues
+
+
+def test_a_thousand_classes_of_a_large_vocabulary_stay_small():
+    """16 kB a class at most, whatever the vocabulary."""
+    memory, generator, classes = CueMemory(0.6), np.random.default_rng(0), 1000
+    for _ in range(5):
+        labels = torch.arange(classes).repeat(20)
+        ids = torch.from_numpy(generator.integers(250_000, size=(len(labels), UNITS)))
+        memory.remember(labels, row_keys(ids, ids >= 0), ids, torch.full((len(labels), UNITS), 1 / UNITS))
+    state = memory.state_dict()["rows"]
+    assert [len(rows["keys"]) for rows in state.values()] == [ROWS] * classes
+    size = sum(part.nbytes for rows in state.values() for part in rows.values())
+    assert size <= classes * ROWS * (UNITS * 12 + 8)
+    assert memory.cues == []

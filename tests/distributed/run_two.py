@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import DistributedDataParallelKwargs
-from tiny import Trajectory, tiny_bert, tiny_data, tiny_tokenizer
+from tiny import Trajectory, leaky_data, tiny_bert, tiny_data, tiny_tokenizer
 
 from hf_challenger import ChallengerConfig, ChallengerTrainer
 from hf_challenger.challenge import challenger as challenge_module
@@ -54,12 +54,13 @@ def train(
     rows: list[int] | None = None,
     problem: str = "single_label_classification",
     static_graph: bool = False,
+    leaky: bool = False,
 ) -> dict[str, Any]:
-    """One run; what this rank saw of it."""
-    outputs = {"num_labels": 1} if problem == "regression" else {}
+    """One run; what this rank saw of it. ``leaky``: data with a word that tells the class."""
+    outputs = {"num_labels": 1} if problem == "regression" else {"num_labels": 2} if leaky else {}
     seen = Trajectory()
     Recording.static_graph = static_graph
-    data = tiny_data(32, problem)
+    data = leaky_data(64) if leaky else tiny_data(32, problem)
     trainer = Recording(
         model=tiny_bert(problem_type=problem, **outputs).double(),
         args=ChallengerConfig(
@@ -86,6 +87,7 @@ def train(
     output = trainer.train()
     return {
         "temperature": output.metrics.get("calibration_temperature"),
+        "cues": [(cue.text, cue.class_name, cue.hidden_rows, cue.coverage, cue.strength) for cue in trainer.cues],
         "processes": trainer.accelerator.num_processes,
         "metrics": trainer.evaluate(),
         "masks": trainer._challenger.masks if trainer._challenger is not None else [],

@@ -16,6 +16,7 @@ CHALLENGED = {"challenge_selection": "sample", "challenge_share": 0.5, "challeng
 BY_8 = {"per_device_train_batch_size": 8}
 BY_16 = {"per_device_train_batch_size": 16}
 TWICE_4 = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
+CUES = {"challenge_share": 0.5, "challenge_threshold": 0.3, "calibrate": False, "num_train_epochs": 12}
 # 21 rows in batches of 4 on two processes: accelerate fills the last pair of batches up from the start of the data.
 UNEVEN = [*range(21)]
 UNEVEN_AS_SEEN = [*range(21), 0, 1, 2]
@@ -23,6 +24,14 @@ UNEVEN_AS_SEEN = [*range(21), 0, 1, 2]
 PAIRS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "challenged": ({"options": CHALLENGED | BY_8}, {"options": CHALLENGED | BY_16}),
     "accumulated": ({"options": CHALLENGED | TWICE_4}, {"options": CHALLENGED | BY_16}),
+    "cues": (
+        {"options": CUES | BY_8, "leaky": True},
+        {"options": CUES | BY_16, "leaky": True},
+    ),
+    "cues_accumulated": (
+        {"options": CUES | TWICE_4, "leaky": True},
+        {"options": CUES | BY_16, "leaky": True},
+    ),
     "plain": ({"options": {"challenge_share": 0.0} | BY_8}, {"options": {"challenge_share": 0.0} | BY_16}),
     "calibrated": (
         {"options": CHALLENGED | {"calibrate": True, "per_device_eval_batch_size": 4} | BY_8},
@@ -76,8 +85,14 @@ def test_two_processes_are_one(both_ranks: list[dict[str, Any]], tmp_path: Path,
         assert first["temperature"] == pytest.approx(one["temperature"], rel=1e-6)
     assert sorted(first["masks"] + second["masks"]) == sorted(one["masks"])
     assert any(any(mask) for _, _, mask in one["masks"]) != name.startswith("plain")
+    assert len(first["cues"]) == len(second["cues"]) == len(one["cues"])
+    assert bool(one["cues"]) == name.startswith("cues")
+    for a, b, c in zip(first["cues"], second["cues"], one["cues"], strict=True):
+        assert a == b
+        assert a[:3] == c[:3]
+        assert a[3:] == pytest.approx(c[3:], rel=1e-4)
     for a, b in zip(first["logs"], one["logs"], strict=True):
-        for key in {"loss", "challenged_share"} & set(b):
+        for key in {"loss", "challenged_share", "cues_found"} & set(b):
             assert a[key] == pytest.approx(b[key], rel=1e-4), key
     for key, value in one["metrics"].items():
         if key.endswith(("loss", "accuracy", "ece", "nll", "brier")):

@@ -1,0 +1,99 @@
+"""Cues by name: what an adapter calls a cue, it finds again under that name."""
+
+import pytest
+import torch
+from tiny import pieces_tokenizer, tiny_bert
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch import nn
+from transformers import PreTrainedTokenizerFast
+
+from hf_challenger import ChallengerError
+from hf_challenger.challenge.named_cues import NamedCues
+from hf_challenger.inputs import Audio, Patches, Series, SeriesChannelsFirst, Tokens
+
+
+def byte_level_tokenizer():
+    """As GPT-2's: a word within a text has another id than the same word at its start."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    pieces = ["vi", "via", "Ġv", "Ġvi", "Ġvia", "ap", "app", "Ġa", "Ġap", "Ġapp"]
+    merges = [("Ġ", "v"), ("Ġv", "i"), ("Ġvi", "a"), ("Ġ", "a"), ("Ġa", "p"), ("Ġap", "p"), ("v", "i"), ("vi", "a"),
+              ("a", "p"), ("ap", "p")]  # fmt: skip
+    vocabulary = {token: n for n, token in enumerate(["<pad>", *sorted(alphabet), *pieces])}
+    core = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=core, pad_token="<pad>")
+
+
+def batch_of(tokenizer, texts):
+    return dict(tokenizer(texts, padding=True, return_tensors="pt"))
+
+
+@pytest.mark.parametrize(
+    ("make", "text"), [(pieces_tokenizer, "w1 w2 w1w2w3 w2 w1"), (byte_level_tokenizer, "via app via app app")]
+)
+def test_every_token_and_pair_of_tokens_is_found_by_its_name(make, text):
+    tokenizer = make()
+    tokens, batch = Tokens(tiny_bert(), tokenizer), batch_of(tokenizer, [text])
+    ids = batch["input_ids"][0]
+    inside = tokens.maskable(batch)[0].nonzero().flatten().tolist()
+    for first in inside:
+        for last in (first, first + 1):
+            if last not in inside:
+                continue
+            cue = ids[first : last + 1].tolist()
+            name = tokens.text_of(cue)
+            found = NamedCues(tokens, [name], "challenge_keep").places(batch)[0]
+            assert found[first : last + 1].all(), name
+
+
+def test_a_word_is_found_at_the_start_of_a_text_and_within_one():
+    tokenizer = byte_level_tokenizer()
+    tokens = Tokens(tiny_bert(), tokenizer)
+    batch = batch_of(tokenizer, ["via app x", "x via app x"])
+    found = NamedCues(tokens, ["via app"], "challenge_hide").places(batch)
+    read = [tokenizer.decode(row[mask]) for row, mask in zip(batch["input_ids"], found, strict=True)]
+    assert read == ["via app", " via app"]
+
+
+class Model(nn.Module):
+    def __init__(self, key):
+        super().__init__()
+        exec(f"def forward(self, {key}): ...", scope := {})
+        self.forward = scope["forward"].__get__(self)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "key", "shape", "size"),
+    [
+        (Series, "past_values", (3, 10, 2), 4),
+        (SeriesChannelsFirst, "past_values", (3, 2, 10), 4),
+        (Audio, "input_values", (3, 100), 30),
+        (Patches, "pixel_values", (3, 1, 9, 7), 4),
+        (Patches, "pixel_values", (3, 8, 8), 4),
+    ],
+)
+def test_every_place_and_pair_of_places_is_found_by_its_name(adapter, key, shape, size):
+    torch.manual_seed(0)
+    units, inputs = adapter(Model(key), unit_size=size), {key: torch.randn(shape)}
+    identities = units.identities(inputs)
+    flat = identities.flatten(1)
+    assert len({units.text_of([i]) for i in flat[0].tolist()}) == flat.shape[1]
+    for place in range(flat.shape[1]):
+        for places in ([place], [place, (place + 1) % flat.shape[1]]):
+            name = units.text_of(flat[0, places].tolist())
+            expected = torch.zeros_like(flat, dtype=torch.bool)
+            expected[:, places] = True
+            assert torch.equal(units.places_of(name, inputs).flatten(1), expected), name
+
+
+def test_an_unknown_place_is_named_with_those_that_there_are():
+    units, inputs = Series(Model("past_values"), unit_size=4), {"past_values": torch.randn(2, 10, 1)}
+    with pytest.raises(ChallengerError, match=r"challenge_hide names 'steps 0 to 4'.*'steps 0 to 3' to 'steps 8 to 9'"):
+        NamedCues(units, ["steps 0 to 4"], "challenge_hide").places(inputs)
+
+
+def test_a_token_name_without_a_tokenizer_is_refused():
+    with pytest.warns(UserWarning, match="No tokenizer"):
+        tokens = Tokens(tiny_bert())
+    with pytest.raises(ChallengerError, match=r"challenge_keep=\['w1'\] needs a tokenizer"):
+        NamedCues(tokens, ["w1"], "challenge_keep")
