@@ -58,7 +58,7 @@ def flops(call):
 def step(model, batch, **options):
     """One challenged step in a plain loop."""
     inputs, labels = batch
-    challenger = Challenger(model, ChallengeOptions(**{"challenge_selection": "sample", **options}))
+    challenger = Challenger(model, ChallengeOptions(**{"challenge_selection": "sample", "challenge_share": 0.5, **options}))
     challenged = challenger.challenge(inputs, labels, step=STEP)
     model(**challenged.inputs, labels=labels).loss.backward()
     return challenged

@@ -80,7 +80,7 @@ def train(
             },
         ),
         train_dataset=data if rows is None else data.select(rows),
-        eval_dataset=tiny_data(11, problem, seed=1),
+        eval_dataset=leaky_data(11, seed=1) if leaky else tiny_data(11, problem, seed=1),
         processing_class=tiny_tokenizer(),
         callbacks=[seen],
     )
