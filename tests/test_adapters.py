@@ -98,7 +98,7 @@ def test_an_adapter_of_ones_own_serves_a_plain_module_that_returns_a_dict():
         torch.manual_seed(0)
         model, x, labels = OfTables(), torch.randn(40, 6), torch.randint(3, (40,))
         options = ChallengeOptions(
-            challenge_units="columns", challenge_rate=0.3, challenge_selection="top", challenge_share=0.5
+            challenge_units="columns", challenge_share=0.5, challenge_rate=0.3, challenge_selection="top"
         )
         challenged = Challenger(model, options).challenge({"x": x}, labels, step=0)
         relevance = x * model.layer.weight[labels]  # of a linear layer: input times weight
