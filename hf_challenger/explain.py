@@ -18,11 +18,11 @@ from transformers.utils.logging import tqdm
 from .attribution.composites import COMPOSITES
 from .attribution.methods import METHODS
 from .attribution.state import attribution_state
+from .detokenize import readable
 from .errors import ChallengerError, check_choice
 from .heatmap_html import html_page
 from .inputs.tokens import Tokens
 from .logits import logits_of
-from .words import readable
 
 MOMENT = 2.0  # seconds
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from typing import Any
 
@@ -10,19 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from .calibration import CalibrationCallback
-from .calibration.evaluation import CalibrationMetrics
 from .challenge import ChallengedBatch, ChallengeOptions, Challenger, Cue
 from .checks import check_arguments, check_evaluation_labels, refuse_bad_loss, refuse_unsupported
-from .compat import FailedUploads, count_labels, head_takes_the_mean, ignored_outputs, loss_over_the_step, rows_a_micro_batch
-from .config import LOWER_IS_BETTER
+from .compat import count_labels, head_takes_the_mean, loss_over_the_step, rows_a_micro_batch
 from .cue_callback import CueCallback, memory_file, write_cues
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning, NotChallengeable
 from .logits import logits_of
 from .losses import IGNORED
-from .model_card import write_model_card
+from .scored_trainer import ScoredTrainer
 
 
-class ChallengerTrainer(FailedUploads):
+class ChallengerTrainer(ScoredTrainer):
     """A drop-in ``Trainer`` for classifiers that finds the cues they lean on and trains without them.
 
     After *CHALLENGER* (Tomani & Cremers, arXiv 2205.15094), in our own reading. A cue holds most of the relevance, by LRP, of
@@ -54,25 +51,8 @@ class ChallengerTrainer(FailedUploads):
         self._labels_in_step: Tensor | None = None
         self._micro_step = 0
         self._warned_not_finite = False
-        self._told_card: dict[str, Any] = {}
-        self.compute_metrics = CalibrationMetrics(
-            self.compute_metrics,
-            self.preprocess_logits_for_metrics,
-            self.args.batch_eval_metrics,
-            self.args.eval_do_concat_batches,
-        )
-        if self.preprocess_logits_for_metrics is not None:
-            self.preprocess_logits_for_metrics = self.compute_metrics.with_logits
         # First, so that callbacks that report or save at the end of training see the calibrated model and its log.
         self.callback_handler.callbacks[:0] = [CueCallback(self), CalibrationCallback(self)]
-        metric = self.args.metric_for_best_model or ""
-        if metric.endswith(LOWER_IS_BETTER) and self.args.greater_is_better:
-            warnings.warn(
-                f"metric_for_best_model={metric!r} is better when lower, but greater_is_better is True, so the worst model"
-                " would be kept. Set greater_is_better=False, or use ChallengerConfig, which does.",
-                ChallengerWarning,
-                stacklevel=2,
-            )
 
     # --- training -----------------------------------------------------------------------------------------------------
 
@@ -274,31 +254,6 @@ class ChallengerTrainer(FailedUploads):
                 )
         return logs
 
-    # --- evaluation ---------------------------------------------------------------------------------------------------
-
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """As ``Trainer.evaluate``. Without metrics of the user's own, only the logits are kept in memory."""
-        if not isinstance(self.compute_metrics, CalibrationMetrics):
-            return super().evaluate(*args, **kwargs)
-        with self.compute_metrics.logits_only():
-            return super().evaluate(*args, **kwargs)
-
-    def prediction_step(
-        self, model: nn.Module, inputs: dict[str, Any], prediction_loss_only: bool, ignore_keys: list[str] | None = None
-    ) -> Any:
-        metrics = self.compute_metrics
-        if not isinstance(metrics, CalibrationMetrics):
-            return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        with metrics.watching(model, ignored_outputs(self.model, ignore_keys)):
-            loss, predictions, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        return loss, metrics.kept(predictions), labels
-
-    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        output = super().evaluation_loop(*args, **kwargs)
-        if isinstance(self.compute_metrics, CalibrationMetrics):
-            output = output._replace(predictions=self.compute_metrics.processed(output.predictions))
-        return output
-
     # --- saving and sharing ------------------------------------------------------------------------------------------------------
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -308,26 +263,3 @@ class ChallengerTrainer(FailedUploads):
         by_cues = known is not None and known.options.challenge_selection == "cues" and not self._trains_as_trainer
         if self.args.should_save and by_cues:
             write_cues(self.cues, output_dir or self.args.output_dir)
-
-    def create_model_card(
-        self,
-        *args: Any,
-        baseline: dict[str, Any] | None = None,
-        reliability_diagram: Any = None,
-        heat_maps: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Write ``README.md`` into ``output_dir``. What is told is kept for the cards that later saves and pushes write.
-
-        Args:
-            baseline: what a plain ``Trainer``'s ``evaluate()`` returned, to stand beside our results.
-            reliability_diagram: a matplotlib figure, or the path of a picture.
-            heat_maps: a list of such pictures, or a dictionary from captions to them.
-            Others: as for ``Trainer``.
-        """
-        told = inspect.signature(super().create_model_card).bind_partial(*args, **kwargs).arguments
-        told |= {"baseline": baseline, "reliability_diagram": reliability_diagram, "heat_maps": heat_maps}
-        told = {**self._told_card, **{name: value for name, value in told.items() if value is not None}}
-        if self.is_world_process_zero():
-            write_model_card(self, told)
-        self._told_card = told

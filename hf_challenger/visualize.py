@@ -17,9 +17,9 @@ from .attribution.methods import METHODS
 from .attribution.targets import named_target
 from .calibration import BINS, expected_calibration_error, reliability_bins
 from .challenge import Challenger
+from .detokenize import pieces
 from .errors import ChallengerError
 from .inputs.blocks import Blocks
-from .words import pieces
 
 BLUE, ORANGE, GREY, INK = "#2166ac", "#e08214", "#d9d9d9", "#222222"
 WIDTH = 7.5  # inches: the width of a README at 100 dpi

@@ -20,13 +20,13 @@ from ..attribution.targets import score_of
 from ..challenge.cues import FEWEST_ROWS, Cue, CueMemory, companions, find_cues, most_relevant, row_keys
 from ..challenge.perturbation import perturbation_for
 from ..checks import check_inputs
+from ..detokenize import pieces
 from ..errors import ChallengerError
 from ..explain import longest_input
 from ..inputs import units_for
 from ..inputs.main_input import LABEL_KEYS
 from ..keyed_random import Draw
 from ..logits import logits_of
-from ..words import pieces
 from .cue_results import CueEffect, CueReport, Example, Reading
 
 ROWS = 500  # of a data set that are read: about a minute for MiniLM on two cores

@@ -129,7 +129,44 @@ def test_series_and_images_run_too(name, model, size, rows, kind, data_dir):
 
 def test_development_keeps_a_third_of_a_series_training_part(data_dir):
     task = load("fcn-small", data_dir, "waves", None, 0, "development")
-    assert (len(task.train), len(task.development)) == (413, 207)
+    assert (len(task.train), len(task.development["development"])) == (413, 207)
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "cue"), [("toy", "text_cnn", "word"), ("waves", "fcn-small", "bump"), ("pictures", "cnn", "mark")]
+)
+def test_a_planted_cue_is_in_a_share_of_the_training_rows_and_in_the_readings_that_say_so(name, model, cue, data_dir):
+    def contents(rows):
+        if hasattr(rows, "texts"):
+            return rows.texts
+        return [row.numpy().tobytes() for row in rows.x]
+
+    plain = load(model, data_dir, name, 12, 0, "test", "none", 0.0)
+    half, whole = (load(model, data_dir, name, 12, 0, "test", cue, strength) for strength in (0.5, 1.0))
+    marked = [a != b for a, b in zip(contents(half.train), contents(plain.train), strict=True)]
+    assert 2 <= sum(marked) < len(marked) - 1
+    assert all(a != b for a, b in zip(contents(whole.train), contents(plain.train), strict=True))
+    assert list(plain.test) == ["absent"]
+    assert list(whole.test) == ["aligned", "absent", "shuffled", "flipped"]
+    assert contents(whole.test["absent"]) == contents(plain.test["absent"])
+    aligned, flipped, shuffled = (contents(whole.test[how]) for how in ("aligned", "flipped", "shuffled"))
+    assert all(a != b for a, b in zip(aligned, flipped, strict=True))
+    same = [a == b for a, b in zip(aligned, shuffled, strict=True)]
+    assert any(same)
+    assert not all(same)
+
+
+def test_a_cell_with_a_cue_reports_every_reading(data_dir):
+    experiment = {
+        **EXPERIMENT,
+        "sizes": [28],
+        "cues": [{"cue": "word", "strength": 1.0}],
+        "methods": {"plain": {"kind": "plain"}, "counts": {"kind": "counts"}},
+    }
+    for cell in run.cells(experiment):
+        result = run.run_cell(experiment, cell, str(data_dir), threads=1)
+        assert list(result["metrics"]) == [f"development/{how}" for how in ("aligned", "absent", "shuffled", "flipped")]
+        assert {cue["class"] for cue in result["cues"]} == ({0, 1} if cell["method"] == "counts" else set())
 
 
 def test_reporting_reads_every_test_part_but_out_of_scope_ones(data_dir):

@@ -5,7 +5,7 @@ from tiny import pieces_tokenizer, tiny_tokenizer
 from tokenizers import ByteLevelBPETokenizer, SentencePieceUnigramTokenizer
 from transformers import PreTrainedTokenizerFast
 
-from hf_challenger.words import pieces
+from hf_challenger.detokenize import pieces
 
 TEXT = "how do i freeze my account please"
 
