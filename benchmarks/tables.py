@@ -232,11 +232,17 @@ def cue_table(experiment: str, results: Path, reading: str = "absent") -> str:
 
 
 def price_table(results: Path) -> str:
-    """The same texts without any cue: what the challenge costs."""
-    if not (results / "cues_texts.csv").is_file():
-        return "No results yet."
-    rows = where(rows_of("cues_texts", results), cue=NONE)
-    return table(main_part(rows), {"plain": "Trainer", "cues": "ChallengerTrainer"})
+    """Planted experiments without their cue: what the challenge costs on clean data, one line a kind of input."""
+    lines = _head(["clean data, accuracy", "Trainer", "ChallengerTrainer", "difference", "runs"])
+    for kind in ("texts", "images", "series"):
+        if not (results / f"cues_{kind}.csv").is_file():
+            continue
+        rows = where(rows_of(f"cues_{kind}", results), cue=NONE, reading="absent")
+        rows, _ = shared(main_part(rows), ("plain", "cues"))
+        plain, ours = (_mean(rows, method, "accuracy") for method in ("plain", "cues"))
+        difference = _difference(paired(rows, "cues", "plain", "accuracy"))
+        lines.append(_line([kind, f"{plain:.3f}", f"{ours:.3f}", difference, str(len(rows) // 2)]))
+    return "\n".join(lines)
 
 
 def story_table(results: Path) -> str:

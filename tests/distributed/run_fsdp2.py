@@ -61,6 +61,7 @@ def main(folder: Path) -> None:
     found = train(model, rank, dist.get_world_size())
     full = {name: p.full_tensor().detach() for name, p in model.named_parameters()}
     torch.save({**found, "sharded": sharded, "weights": full}, folder / f"{rank}.pt")
+    dist.barrier()  # a process that ends first would abort the other
     dist.destroy_process_group()
 
 

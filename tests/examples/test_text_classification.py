@@ -46,7 +46,8 @@ def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(t
     results = json.loads((out / "results.json").read_text())
     assert [r["method"] for r in results] == ["plain", "challenger"]
     assert all(r["train_samples"] == 300 and 0 <= r["test_ece"] <= 1 and r["test_nll"] > 0 for r in results)
-    assert results[0]["test_nll"] != results[1]["test_nll"]
+    # No cue in two steps, so that both are trained alike.
+    assert results[0]["test_accuracy"] == results[1]["test_accuracy"]
     for row in (out / "results.md").read_text().splitlines():
         assert row in printed
     log = json.loads((out / "challenger" / "trainer_state.json").read_text())["log_history"]
