@@ -39,9 +39,7 @@ def run(*arguments):
 
 def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(tiny_encoder, tmp_path):
     out = tmp_path / "out"
-    # A model this small is never sure of a row, so it would never be challenged at the default threshold.
-    arguments = ["--model_name_or_path", tiny_encoder, "--num_train_epochs", 2, "--challenge_threshold", 0]
-    arguments += ["--challenge_share", 0.5]
+    arguments = ["--model_name_or_path", tiny_encoder, "--num_train_epochs", 2]
     printed = run("--compare", *arguments, "--output_dir", out)
     results = json.loads((out / "results.json").read_text())
     assert [r["method"] for r in results] == ["plain", "challenger"]
@@ -51,7 +49,7 @@ def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(t
     for row in (out / "results.md").read_text().splitlines():
         assert row in printed
     log = json.loads((out / "challenger" / "trainer_state.json").read_text())["log_history"]
-    assert {"challenged_share", "removed_relevance", "clean_loss", "challenged_loss"} <= set(log[0])
+    assert {"challenged_share", "cues_found"} <= set(log[0])
     card = (out / "challenger" / "README.md").read_text()
     assert "A model from a local folder, fine-tuned on a subset of CLINC150." in card
     for row, name in (("Accuracy ↑", "test_accuracy"), ("ECE ↓", "test_ece")):
@@ -66,7 +64,7 @@ def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(t
     assert not (out / "plain" / "README.md").exists()
     for folder in ("plain", "challenger"):
         curves = EventAccumulator(str(next((out / folder / "runs").iterdir()))).Reload().Tags()["scalars"]
-        assert ("train/removed_relevance" in curves) == (folder == "challenger")
+        assert ("train/cues_found" in curves) == (folder == "challenger")
     alone = (
         "import sys; sys.modules['hf_challenger'] = None\n"
         "from transformers import pipeline\n"
