@@ -17,7 +17,7 @@ import pandas as pd
 from torch.utils.data import Dataset
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE.parent), str(HERE.parent / "examples")]
+sys.path.insert(0, str(HERE.parent))
 
 from models import text_model  # noqa: E402
 from plant import IMAGE_CUES, SERIES_CUES, TEXT_CUES, planted, reading, readings  # noqa: E402
