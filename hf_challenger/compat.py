@@ -6,7 +6,7 @@ Private names of transformers that this library touches, all of them:
 
 - ``Trainer._push_from_checkpoint`` and ``Trainer._finish_current_push`` (:class:`FailedUploads`)
 - ``Trainer._prepare_inputs``, ``Trainer._remove_unused_columns`` and ``Trainer._get_collator_with_removed_columns``
-  (``picture_callback.py``: a batch of chosen rows, without a data loader)
+  (``picture_callback.py`` and ``cue_report()``: a batch of chosen rows, without a data loader)
 - the reporters' writers that ``picture_callback.py`` sends pictures to
 """
 

@@ -94,7 +94,7 @@ class PictureCallback(TrainerCallback):
         by_cues = options.challenge_selection == "cues"
         if not self.rows or not options.challenge_share or not hasattr(trainer.train_dataset, "__getitem__"):
             return None
-        if by_cues and (known is None or not known.memory.found):
+        if by_cues and (known is None or not known.memory.number):
             return None  # nothing is hidden so far
         if is_sharded(model):  # relevance would need all processes
             return None

@@ -241,7 +241,7 @@ class ChallengerTrainer(ScoredTrainer):
         self._counters = None
         logs = {"challenged_share": challenged / rows}
         if self._challenger is not None and self._challenger.options.challenge_selection == "cues":
-            logs["cues_found"] = len(self.cues)
+            logs["cues_found"] = self._challenger.memory.number
         if not_finite:
             logs["rows_with_bad_relevance"] = not_finite
             if not self._warned_not_finite:

@@ -147,7 +147,7 @@ class Challenger:
             drop_mask, not_finite = self._cue_mask(model, inputs, labels, step, maskable, grid, chosen.to(device))
         else:
             drop_mask, not_finite = self._row_mask(model, inputs, labels, step, maskable, grid, positions, chosen)
-        hides = self.options.challenge_selection != "cues" or self.memory.found
+        hides = self.options.challenge_selection != "cues" or self.memory.number > 0
         if hides and len(chosen):
             draw = Draw(self.seed, FILL, step, positions.to(device))
             inputs = self.perturb(dict(inputs), drop_mask.unflatten(1, grid), units, draw)

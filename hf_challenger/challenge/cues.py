@@ -184,9 +184,9 @@ class CueMemory:
         self._counts: Tensor | None = None  # (classes, CUES) rows that were hidden
 
     @property
-    def found(self) -> bool:
-        """Whether there is any cue."""
-        return bool(self._cues)
+    def number(self) -> int:
+        """How many cues are known. Unlike :attr:`cues` it does not wait for the device."""
+        return sum(map(len, self._cues.values()))
 
     @property
     def cues(self) -> list[Cue]:
