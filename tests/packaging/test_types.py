@@ -16,14 +16,13 @@ pytest.importorskip("mypy", reason="it is in the extra dev")
 
 def mypy(package: Path, file: Path, cache: Path) -> str:
     """What a strict mypy says of a file; it finds the package as an installed one, so that errors inside are not shown."""
-    code = "import sys; from mypy.main import main; main(args=sys.argv[1:], clean_exit=True)"
     config = cache.parent / "mypy.ini"
     # other packages are large: their names count as Any here, which takes seconds instead of minutes.
     config.write_text(
         "[mypy]\nstrict = true\ndisallow_subclassing_any = false\nfollow_imports = skip\n"
         "[mypy-hf_challenger.*]\nfollow_imports = silent\n"
     )
-    command = [sys.executable, "-c", code, "--config-file", str(config), "--cache-dir", str(cache), str(file)]
+    command = [sys.executable, "-m", "mypy", "--config-file", str(config), "--cache-dir", str(cache), str(file)]
     done = subprocess.run(
         command,
         env={"MYPYPATH": str(package), "PATH": ""},
