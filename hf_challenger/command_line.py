@@ -77,13 +77,31 @@ def _training_parser() -> Any:
 
 
 def _flags_of(package: str, file: str, name: str) -> list[str]:
-    """The fields of a dataclass as flags, read from its source: importing it would take ten seconds."""
+    """The fields of a dataclass as flags."""
+    (found,) = (node for node in _source(package, file).body if isinstance(node, ast.ClassDef) and node.name == name)
+    return [f"--{f.target.id}" for f in found.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
+
+
+def keys_of(file: str, name: str) -> list[str]:
+    """The keys of a module-level dict of this package, such as ``METHODS``, without importing torch.
+
+    Args:
+        file: below the package's folder.
+        name: of the dict, which is written with its type.
+    """
+    for node in _source("hf_challenger", file).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
+            assert isinstance(node.value, ast.Dict)
+            return [key.value for key in node.value.keys if isinstance(key, ast.Constant) and isinstance(key.value, str)]
+    raise KeyError(f"{file} holds no dict {name}")
+
+
+def _source(package: str, file: str) -> ast.Module:
+    """A module's source: importing it would take ten seconds."""
     spec = importlib.util.find_spec(package)
     assert spec is not None
     assert spec.origin is not None
-    tree = ast.parse((Path(spec.origin).parent / file).read_text(encoding="utf-8"))
-    (found,) = (node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-    return [f"--{f.target.id}" for f in found.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
+    return ast.parse((Path(spec.origin).parent / file).read_text(encoding="utf-8"))
 
 
 def packaged_encoder() -> str:
@@ -117,18 +135,18 @@ def check_model_folder(name: str) -> None:
         )
 
 
-def check_output_file(flag: str, name: str, source: str) -> None:
+def check_output_file(flag: str, name: str, source: str | None = None) -> None:
     """Raise :class:`ChallengerError` where no file of that name can be written, or where it is the one that is read.
 
     Args:
         flag: that names it, for the message.
-        source: the file that is read.
+        source: the file that is read, if there is one.
     """
     output = Path(name)
     if output.is_dir() or not output.parent.is_dir():
         what = "is a folder" if output.is_dir() else f"cannot be written: there is no folder {str(output.parent)!r}"
         raise ChallengerError(f"{flag} {name!r} {what}. Name a file in a folder that exists.")
-    if output.exists() and output.samefile(source):
+    if source is not None and output.exists() and output.samefile(source):
         raise ChallengerError(f"{flag} {name!r} is the file that is read. Name another one.")
 
 

@@ -51,7 +51,7 @@ def _run(args: argparse.Namespace) -> None:
     print("\n".join(notes), file=sys.stderr)
     print("Loading the model …", file=sys.stderr, flush=True)
 
-    from .explain import load
+    from .explain.loading import load
     from .report.cue_report import cue_report
 
     model, tokenizer = load(args.model)

@@ -32,7 +32,7 @@ def predict(model: Any, tokenizer: Any, texts: Sequence[str], pairs: Sequence[st
     import torch
 
     from .attribution.state import attribution_state
-    from .explain import longest_input
+    from .explain.lengths import longest_input
     from .logits import logits_of
 
     problem = getattr(model.config, "problem_type", None)
@@ -87,7 +87,7 @@ def _run(args: argparse.Namespace) -> None:
     check_output_file("--output", args.output, args.file)
     print("\n".join([*table.notes, f"Text: column {text!r}{f' and {pair!r}' if pair else ''}."]), flush=True)
 
-    from .explain import load
+    from .explain.loading import load
 
     model, tokenizer = load(args.model)
     filled = [i for i, row in enumerate(table.rows) if row[text].strip()]

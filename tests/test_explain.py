@@ -3,7 +3,9 @@
 import io
 import json
 import math
+import os
 import re
+import resource
 import runpy
 import shutil
 import subprocess
@@ -114,9 +116,11 @@ class Terminal(io.StringIO):
 @pytest.mark.parametrize("shown", ["terminal", "file", "switched off", "quick"])
 def test_long_work_shows_a_bar_on_a_terminal(shown, saved, tmp_path, monkeypatch, capsys):
     (tmp_path / "texts.txt").write_text("w1 w2\nw3\nw4 w5\n")
-    monkeypatch.setattr("hf_challenger.explain.MOMENT", 60.0 if shown == "quick" else 1e-9)
-    monkeypatch.setattr("hf_challenger.explain.load", lambda name: (tiny_bert(), tiny_tokenizer()))  # which has a bar, too
-    monkeypatch.setattr("hf_challenger.explain.explain", lambda *args, **kw: time.sleep(0.15) or explain(*args, **kw))
+    monkeypatch.setattr("hf_challenger.explain.command.MOMENT", 60.0 if shown == "quick" else 1e-9)
+    monkeypatch.setattr(
+        "hf_challenger.explain.loading.load", lambda name: (tiny_bert(), tiny_tokenizer())
+    )  # which has a bar, too
+    monkeypatch.setattr("hf_challenger.explain.texts.explain", lambda *args, **kw: time.sleep(0.15) or explain(*args, **kw))
     stderr = io.StringIO() if shown == "file" else Terminal()
     monkeypatch.setattr(sys, "stderr", stderr)
     if shown == "switched off":
@@ -194,9 +198,26 @@ def test_a_byte_order_mark_is_no_word(saved, tmp_path, capsys):
     assert "\ufeff" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--help"], 0, "epsilon_gamma.*--html"),
+        ([".", "--text", "w1"], 2, "holds no config.json"),
+        ([".", "--file", "absent.txt"], 2, "'absent.txt' cannot be read"),
+    ],
+)
+def test_help_and_mistakes_are_told_before_torch_is_loaded(tmp_path, arguments, code, words):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime  # other processes hardly stretch it
+    command = [sys.executable, "-m", "hf_challenger.explain", *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=300, check=False)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 5
+    assert done.returncode == code
+    assert re.search(words, done.stdout + done.stderr, re.DOTALL)
+
+
 def test_it_runs_as_a_module(saved, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["explain", saved, "--text", "w1 w2"])
-    monkeypatch.delitem(sys.modules, "hf_challenger.explain")
     runpy.run_module("hf_challenger.explain", run_name="__main__")
     assert "confidence" in capsys.readouterr().out
 

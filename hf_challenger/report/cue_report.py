@@ -22,7 +22,7 @@ from ..challenge.perturbation import perturbation_for
 from ..checks import check_inputs
 from ..detokenize import pieces
 from ..errors import ChallengerError
-from ..explain import longest_input
+from ..explain.lengths import longest_input
 from ..inputs import units_for
 from ..inputs.main_input import LABEL_KEYS
 from ..keyed_random import Draw

@@ -1,0 +1,29 @@
+"""An explanation in the terminal."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from .explanation import Explanation
+
+KEY = "Orange (+) speaks for the class, blue (-) against it."
+
+
+def wants_colours() -> bool:
+    """Whether standard output is a terminal, and NO_COLOR is not set (https://no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+
+
+def in_terminal(explanation: Explanation, colours: bool) -> str:
+    """Heading, key, and a line a word: relevance, a bar, the word. Orange speaks for the class, blue against it."""
+    largest = max(map(abs, explanation.relevance)) or 1.0
+    lines = [explanation.text, *([] if explanation.pair is None else [explanation.pair])]
+    lines += [f"  -> {explanation.heading}", f"  {KEY}"]
+    for n, (word, value) in enumerate(zip(explanation.words, explanation.relevance, strict=True)):
+        if explanation.pair is not None and n == explanation.second:
+            lines.append("  second text:")
+        bar = ("+" if value > 0 else "-") * round(10 * abs(value) / largest)
+        line = f"  {value:+7.3f}  {bar:<10}  {word}"
+        lines.append(f"\x1b[38;5;{208 if value > 0 else 33}m{line}\x1b[0m" if colours and bar else line)
+    return "\n".join([*lines, f"  {explanation.note}"])
