@@ -150,7 +150,7 @@ def refused(arguments, capsys):
         (["MODEL", "--text", "w1", "--text-pair", " "], "The second text is empty"),
         (["/no/such/model", "--text", "w1"], "There is no folder '/no/such/model'"),
         (["MODEL", "--text", "  "], "The text is empty"),
-        (["MODEL"], "Give --text, or a --file"),
+        (["MODEL"], "Give --text, or a --file .* --image or --series"),
         (["MODEL", "--file", "no/such.txt"], "cannot be read"),
         (["MODEL", "--text", "w1", "--method", "tea_leaves"], "--method='tea_leaves' is unknown.*'lrp'"),
         (["MODEL", "--text", "w1", "--composite", "mine"], "--composite='mine' is unknown.*'attnlrp'"),

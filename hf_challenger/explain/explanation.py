@@ -1,4 +1,4 @@
-"""What a classifier said about a text, and the words that it said it for."""
+"""What a classifier said about a text, an image or a series, and what it said it for."""
 
 from __future__ import annotations
 
@@ -6,9 +6,47 @@ from dataclasses import dataclass
 
 from ..errors import ChallengerError
 
+SHOWN = 5  # places of an image or a series in the terminal
+
+
+class Answer:
+    """What explanations of texts, images and series have in common; the attributes are fields of the subclasses."""
+
+    label: str
+    confidence: float
+    score: float
+    relevance: list[float]
+    ranking: tuple[tuple[str, float], ...]
+    problem: str
+    method: str
+
+    @property
+    def heading(self) -> str:
+        """The class, its probability and its score, and the predicted class if that is another."""
+        if self.problem == "regression":
+            return f"{self.label}, output {self.score:.2f}"
+        predicted, highest = self.ranking[0]
+        if self.problem == "multi_label_classification":
+            below = " (below 0.5: not predicted)" if self.confidence < 0.5 else ""
+            return f"{self.label}, probability {self.confidence:.2f}{below}, score {self.score:.2f}"
+        if self.label == predicted:
+            return f"{self.label}, confidence {self.confidence:.2f}, score {self.score:.2f}"
+        other = f" (predicted: {predicted}, {highest:.2f})"
+        return f"{self.label}, probability {self.confidence:.2f}{other}, score {self.score:.2f}"
+
+
+def note_on_score(answer: Answer, sums: str, total: float) -> str:
+    """What the score is, and where the part of it went that is not in ``total``, which ``sums`` tells in words."""
+    what = "the output" if answer.problem == "regression" else "the class's logit"
+    if answer.method == "lrp":
+        rest = f"the remaining {answer.score - total:+.2f} went to positions and biases, or was absorbed by rules"
+    else:
+        rest = f"relevance by {answer.method} need not sum to the score"
+    return f"The score is {what}. {sums}; {rest}."
+
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Answer):
     """What a classifier said about one text, and what it said it for.
 
     Attributes:
@@ -45,31 +83,14 @@ class Explanation:
     method: str = "lrp"
 
     @property
-    def heading(self) -> str:
-        if self.problem == "regression":
-            return f"{self.label}, output {self.score:.2f}"
-        predicted, highest = self.ranking[0]
-        if self.problem == "multi_label_classification":
-            below = " (below 0.5: not predicted)" if self.confidence < 0.5 else ""
-            return f"{self.label}, probability {self.confidence:.2f}{below}, score {self.score:.2f}"
-        if self.label == predicted:
-            return f"{self.label}, confidence {self.confidence:.2f}, score {self.score:.2f}"
-        other = f" (predicted: {predicted}, {highest:.2f})"
-        return f"{self.label}, probability {self.confidence:.2f}{other}, score {self.score:.2f}"
-
-    @property
     def note(self) -> str:
         """What the score is, and why the words do not sum to it."""
         total = sum(self.relevance)
-        what = "the output" if self.problem == "regression" else "the class's logit"
-        if self.method == "lrp":
-            rest = f"the remaining {self.score - total - self.elsewhere:+.2f} went to positions and biases, or was absorbed by rules"
-        else:
-            rest = f"relevance by {self.method} need not sum to the score"
+        sums = f"Words sum to {total:+.2f}, special tokens to {self.elsewhere:+.2f}"
         cut = ""
         if self.cut:
             cut = f" The text was cut to the model's length: {self.tokens_read} of {self.tokens_given} tokens were read."
-        return f"The score is {what}. Words sum to {total:+.2f}, special tokens to {self.elsewhere:+.2f}; {rest}.{cut}"
+        return note_on_score(self, sums, total + self.elsewhere) + cut
 
     def shown(self) -> tuple[list[str], list[float]]:
         """Words and relevance for a picture, with ``‖`` between two texts."""
@@ -77,6 +98,40 @@ class Explanation:
             return self.words, self.relevance
         n = self.second
         return [*self.words[:n], "‖", *self.words[n:]], [*self.relevance[:n], 0.0, *self.relevance[n:]]
+
+
+@dataclass(frozen=True)
+class PlaceExplanation(Answer):
+    """What a classifier said about one image or series, and the places that it said it for.
+
+    Attributes:
+        file: as given.
+        label: the class that is explained.
+        confidence: its probability; NaN for a regression.
+        score: its logit, which relevance explains, in the same unit.
+        places: patches or time spans, the most relevant first, such as "rows 0 to 3, columns 8 to 11".
+        relevance: of each place: the sum over its pixels or steps, and over channels.
+        ranking: every class with its probability, the most probable first.
+        problem: see :class:`Explanation`.
+        method: that computed the relevance.
+    """
+
+    file: str
+    label: str
+    confidence: float
+    score: float
+    places: list[str]
+    relevance: list[float]
+    ranking: tuple[tuple[str, float], ...]
+    problem: str
+    method: str
+
+    @property
+    def note(self) -> str:
+        """How many places there are, what the score is, and why the places do not sum to it."""
+        total = sum(self.relevance)
+        shown = f"Shown are the {min(SHOWN, len(self.places))} most relevant of {len(self.places)} places. "
+        return shown + note_on_score(self, f"All places sum to {total:+.2f}", total)
 
 
 def check_not_empty(which: str, text: str | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from .explanation import Explanation
+from .explanation import SHOWN, Explanation, PlaceExplanation
 
 KEY = "Orange (+) speaks for the class, blue (-) against it."
 
@@ -23,7 +23,20 @@ def in_terminal(explanation: Explanation, colours: bool) -> str:
     for n, (word, value) in enumerate(zip(explanation.words, explanation.relevance, strict=True)):
         if explanation.pair is not None and n == explanation.second:
             lines.append("  second text:")
-        bar = ("+" if value > 0 else "-") * round(10 * abs(value) / largest)
-        line = f"  {value:+7.3f}  {bar:<10}  {word}"
-        lines.append(f"\x1b[38;5;{208 if value > 0 else 33}m{line}\x1b[0m" if colours and bar else line)
+        lines.append(_bar(word, value, largest, colours))
     return "\n".join([*lines, f"  {explanation.note}"])
+
+
+def places_in_terminal(explanation: PlaceExplanation, colours: bool) -> str:
+    """Heading, key, and a line for each of the most relevant places."""
+    largest = max(map(abs, explanation.relevance)) or 1.0
+    found = list(zip(explanation.places, explanation.relevance, strict=True))[:SHOWN]
+    lines = [explanation.file, f"  -> {explanation.heading}", f"  {KEY}"]
+    lines += [_bar(place, value, largest, colours) for place, value in found]
+    return "\n".join([*lines, f"  {explanation.note}"])
+
+
+def _bar(what: str, value: float, largest: float, colours: bool) -> str:
+    bar = ("+" if value > 0 else "-") * round(10 * abs(value) / largest)
+    line = f"  {value:+7.3f}  {bar:<10}  {what}"
+    return f"\x1b[38;5;{208 if value > 0 else 33}m{line}\x1b[0m" if colours and bar else line
