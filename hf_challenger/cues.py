@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from .command_line import check_model_folder, check_output_file
+from .command_line import check_output_file, check_text_classifier, run_command
 from .data.tables import Texts, find_column, find_text_column, labelled_texts, read_table
 from .errors import ChallengerError
 
@@ -33,10 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--delimiter", help="between the columns of the file. Default: found from its header")
     parser.add_argument("--encoding", help="of the file. Default: UTF-8, or else Windows-1252")
     args = parser.parse_args(argv)
-    try:
-        _run(args)
-    except ChallengerError as error:
-        sys.exit(f"error: {error}")
+    run_command(_run, args)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -44,7 +41,7 @@ def _run(args: argparse.Namespace) -> None:
     for name in ("rows", "top"):
         if getattr(args, name) < 1:
             raise ChallengerError(f"--{name} {getattr(args, name)} is expected to be 1 or more.")
-    check_model_folder(args.model)
+    check_text_classifier(args.model)
     for flag in ("json", "html"):
         if getattr(args, flag):
             check_output_file(f"--{flag}", getattr(args, flag), args.file)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import csv
-import sys
 from collections.abc import Sequence
 from typing import Any
 
-from .command_line import check_model_folder, check_output_file
+from .command_line import check_output_file, check_text_classifier, run_command
 from .data.tables import Table, find_column, find_text_column, read_table
 from .errors import ChallengerError
 
@@ -73,17 +72,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--delimiter", help="between the columns of the file. Default: found from its header")
     parser.add_argument("--encoding", help="of the file. Default: UTF-8, or else Windows-1252")
     args = parser.parse_args(argv)
-    try:
-        _run(args)
-    except ChallengerError as error:
-        sys.exit(f"error: {error}")
+    run_command(_run, args)
 
 
 def _run(args: argparse.Namespace) -> None:
     table = read_table(args.file, args.delimiter, args.encoding)
     pair = find_column(table, args.text_pair_column, "--text_pair_column") if args.text_pair_column else None
     text = find_text_column(table, args.text_column, others=(pair, "label"))
-    check_model_folder(args.model)
+    check_text_classifier(args.model)
     check_output_file("--output", args.output, args.file)
     print("\n".join([*table.notes, f"Text: column {text!r}{f' and {pair!r}' if pair else ''}."]), flush=True)
 

@@ -20,7 +20,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tiny import pieces_tokenizer, tiny_bert, tiny_config, tiny_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import AutoModelForSequenceClassification, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForSequenceClassification,
+    BertForMaskedLM,
+    BertForQuestionAnswering,
+    BertForTokenClassification,
+    BertModel,
+    PreTrainedTokenizerFast,
+)
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from hf_challenger import LRP, ChallengerError
@@ -168,6 +175,28 @@ def test_a_model_without_a_trained_head_is_refused(tmp_path, capsys):
     BertModel(tiny_config()).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
     assert re.search(r"no trained classification head .*classifier", refused([str(tmp_path), "--text", "w1"], capsys))
+
+
+@pytest.mark.parametrize("kind", [BertForTokenClassification, BertForQuestionAnswering, BertForMaskedLM])
+def test_a_model_of_another_task_is_refused_before_and_after_it_is_loaded(tmp_path, capsys, kind):
+    kind(tiny_config()).save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    said = refused([str(tmp_path), "--text", "w1"], capsys)
+    assert f"is a model of another task ({kind.__name__}); one that classifies whole texts" in said
+    with pytest.raises(ChallengerError, match=f"another task .{kind.__name__}"):  # as for a name on the Hub
+        load(str(tmp_path))
+
+
+def test_an_adapter_is_of_its_own_task_not_its_base_models(tmp_path, capsys):
+    BertForMaskedLM(tiny_config()).save_pretrained(tmp_path / "base")
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=2)
+    get_peft_model(base, LoraConfig(task_type="SEQ_CLS", r=2)).save_pretrained(tmp_path / "lora")
+    tiny_tokenizer().save_pretrained(tmp_path / "lora")
+    main([str(tmp_path / "lora"), "--text", "w1"])
+    assert "confidence" in capsys.readouterr().out
+    config = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
+    (tmp_path / "lora" / "adapter_config.json").write_text(json.dumps({**config, "task_type": "TOKEN_CLS"}))
+    assert "another task (TOKEN_CLS)" in refused([str(tmp_path / "lora"), "--text", "w1"], capsys)
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path, capsys):

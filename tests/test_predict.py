@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import resource
 import subprocess
 import sys
@@ -79,15 +80,22 @@ def test_pairs_and_many_rows(saved: str, tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_end_with_one_sentence(
-    changes: dict[str, str], words: str, saved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, str],
+    words: str,
+    saved: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     table(tmp_path, "text,label\nw1,a\n")
     table(tmp_path, "", "empty.csv")
     flags = {"--file": "new.csv", "--output": "answers.csv", **changes}
     model = flags.pop("model", saved)
-    with pytest.raises(SystemExit, match=words):
+    with pytest.raises(SystemExit) as ended:
         main([model, *(word for pair in flags.items() for word in pair)])
+    assert ended.value.code == 2
+    assert re.search(words, capsys.readouterr().err)
     assert not (tmp_path / "answers.csv").exists()
 
 
@@ -96,7 +104,7 @@ def test_a_mistake_is_told_at_once(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime  # other processes hardly stretch it
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300, check=False)
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 5
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.splitlines() == ["error: There is no file 'absent.csv'."]
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..command_line import check_model_folder, check_output_file, keys_of
+from ..command_line import check_model_folder, check_output_file, check_text_classifier, keys_of, run_command
 from ..errors import ChallengerError, check_choice
 from .explanation import Explanation, check_not_empty
 from .files import read_image, read_series
@@ -52,7 +52,6 @@ def _with_progress(texts: list[str]) -> Iterable[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """The command."""
-    methods, composites = (keys_of(f"attribution/{name}.py", name.upper()) for name in ("methods", "composites"))
     parser = argparse.ArgumentParser(prog="python -m hf_challenger.explain", description=__doc__, allow_abbrev=False)
     parser.add_argument("model", help="folder of a saved classifier, or its name on the Hub")
     parser.add_argument("--text", action="append", help="text to explain; may be given several times")
@@ -66,22 +65,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--class", dest="label", help="class to explain, by name or index (default: the predicted one)")
     parser.add_argument("--top", type=int, default=1, help="explain that many of the most probable classes (default: 1)")
-    parser.add_argument("--method", default="lrp", help=f"one of: {', '.join(methods)} (default: lrp)")
-    parser.add_argument("--composite", default="attnlrp", help=f"rules of lrp: {', '.join(composites)} (default: attnlrp)")
+    parser.add_argument("--method", default="lrp", help=f"one of: {', '.join(_methods())} (default: lrp)")
+    parser.add_argument(
+        "--composite", default="attnlrp", help=f"rules of lrp: {', '.join(_composites())} (default: attnlrp)"
+    )
     parser.add_argument("--html", help="also write a page there")
     parser.add_argument("--png", help="also write a picture there (needs matplotlib)")
     parser.add_argument("--json", help="also write all numbers there, as json")
     args = parser.parse_args(argv)
-    try:
-        check_choice("--method", args.method, methods)
-        check_choice("--composite", args.composite, composites)
-        _run(args)
-    except ChallengerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    run_command(_run, args)
+
+
+def _methods() -> list[str]:
+    return keys_of("attribution/methods.py", "METHODS")
+
+
+def _composites() -> list[str]:
+    return keys_of("attribution/composites.py", "COMPOSITES")
 
 
 def _run(args: argparse.Namespace) -> None:
+    check_choice("--method", args.method, _methods())
+    check_choice("--composite", args.composite, _composites())
     image = series = None
     texts, pairs = [], []
     if args.image or args.series:
@@ -98,10 +103,11 @@ def _run(args: argparse.Namespace) -> None:
     for flag in ("html", "png", "json"):
         if getattr(args, flag):
             check_output_file(f"--{flag}", getattr(args, flag), args.file or args.image or args.series)
-    check_model_folder(args.model)
     if args.image or args.series:
+        check_model_folder(args.model)
         _explain_file(args, image, series)
         return
+    check_text_classifier(args.model)
 
     from .loading import load
 

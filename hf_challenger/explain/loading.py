@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from ..command_line import check_task
 from ..errors import ChallengerError
 
 
@@ -33,6 +34,8 @@ def load(name: str) -> tuple[nn.Module, Any]:
             f"No text classifier could be loaded from {name!r} ({reason}). Give the folder that trainer.save_model() wrote, with"
             " its tokenizer, or a model's name on the Hub."
         ) from error
+    if not getattr(loaded, "_hf_peft_config_loaded", False):  # an adapter's base model may be of any task
+        check_task(name, getattr(loaded.config, "architectures", None) or [])
     _check_head(name, info)
     # Where the files are missing, transformers makes a tokenizer of special tokens only: every word would be unknown to it.
     if len(tokenizer) <= len(tokenizer.all_special_ids) < (getattr(loaded.config, "vocab_size", None) or 0):

@@ -339,15 +339,22 @@ def test_a_folder_of_peft_adapters(saved: str, tmp_path: Path, capsys: pytest.Ca
     ],
 )
 def test_mistakes_end_with_one_sentence(
-    changes: dict[str, str], words: str, saved: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, str],
+    words: str,
+    saved: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("empty.csv").write_text("")
     Path("other.csv").write_text("text,label\nw1,spam\nw2,refund\n")
     flags = {"--file": "data.csv", **changes}
     model = flags.pop("model", saved)
-    with pytest.raises(SystemExit, match=words):
+    with pytest.raises(SystemExit) as ended:
         main([model, *(word for pair in flags.items() for word in pair)])
+    assert ended.value.code == 2
+    assert re.search(words, capsys.readouterr().err)
 
 
 def test_a_mistake_is_told_at_once(tmp_path: Path) -> None:
@@ -355,7 +362,7 @@ def test_a_mistake_is_told_at_once(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hf_challenger.cues", str(tmp_path), "--file", "absent.csv"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
     assert time.monotonic() - began < 5
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.splitlines() == ["error: There is no file 'absent.csv'."]
 
 
