@@ -6,13 +6,17 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from .colours import AGAINST, FOR, channels
 from .errors import ChallengerError
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #ffffff; --quiet: #5c5c5c; --line: #d5d5d5;
-        --for: 224, 130, 20; --against: 67, 133, 200; }
+# --most: the share of the colours at the largest relevance; less in the dark, where text is white.
+COLOURS = "; ".join(f"--{name}: {', '.join(map(str, channels(c)))}" for name, c in (("for", FOR), ("against", AGAINST)))
+STYLE = (
+    f":root {{ {COLOURS}; }}"
+    + """
+:root { color-scheme: light dark; --ink: #1a1a1a; --paper: #ffffff; --quiet: #5c5c5c; --line: #d5d5d5; --most: 1; }
 @media (prefers-color-scheme: dark) {
-  :root { --ink: #f2f2f2; --paper: #17191c; --quiet: #a9adb3; --line: #3c4147; --for: 176, 92, 0; --against: 30, 96, 168; }
+  :root { --ink: #f2f2f2; --paper: #17191c; --quiet: #a9adb3; --line: #3c4147; --most: .65; }
 }
 body { background: var(--paper); color: var(--ink); font: 17px/1.5 system-ui, sans-serif; max-width: 52rem;
        margin: 2rem auto; padding: 0 1rem; }
@@ -21,10 +25,12 @@ section { border-top: 1px solid var(--line); padding: 1rem 0; }
 .words { overflow-wrap: anywhere; }
 .words span { display: inline-block; padding: .1rem .35rem; margin: .12rem .06rem; border-radius: .25rem;
               text-align: center; vertical-align: top; max-width: 100%; }
-.for { background: rgba(var(--for), var(--a)); } .against { background: rgba(var(--against), var(--a)); }
+.for { background: rgba(var(--for), calc(var(--a) * var(--most))); }
+.against { background: rgba(var(--against), calc(var(--a) * var(--most))); }
 .words small { display: block; font-size: .68rem; line-height: 1.1; color: var(--ink); }
 footer, .key, .note { color: var(--quiet); font-size: .85rem; } .key span { color: var(--ink); padding: .1rem .5rem; border-radius: .25rem; }
 """
+)
 
 
 def html_page(rows: Sequence[tuple[Sequence[str], Sequence[float], str, str]], title: str) -> str:

@@ -17,11 +17,13 @@ from .attribution.methods import METHODS
 from .attribution.targets import named_target
 from .calibration import BINS, expected_calibration_error, reliability_bins
 from .challenge import Challenger
+from .colours import AGAINST, FOR
 from .detokenize import pieces
 from .errors import ChallengerError
 from .inputs.blocks import Blocks
 
-BLUE, ORANGE, GREY, INK = "#2166ac", "#e08214", "#d9d9d9", "#222222"
+BLUE, ORANGE, GREY, INK = AGAINST, FOR, "#d9d9d9", "#1a1a1a"
+KEY_WIDTH = 40  # characters of a text's picture
 WIDTH = 7.5  # inches: the width of a README at 100 dpi
 
 
@@ -167,11 +169,14 @@ def _draw_texts(rows: Sequence[_Text]) -> Any:
                 x += len(piece.text)
             x += 1
         y += line * 1.35
-    ends = [x + len(piece.text) for piece, x, _ in boxes] + [0.9 * len(heading) for _, heading in headings]
+    y += line  # for the key
+    ends = [KEY_WIDTH] + [x + len(piece.text) for piece, x, _ in boxes] + [0.9 * len(heading) for _, heading in headings]
     used = min(max(ends, default=0), per_line)  # short texts make a narrow picture
     figure = _figure(WIDTH * (used + 2) / (per_line + 2), y + 0.1, layout=None)
-    from matplotlib.patches import Rectangle
+    from matplotlib.patches import Patch, Rectangle
 
+    key = [Patch(color=ORANGE, label="speaks for the class"), Patch(color=BLUE, label="speaks against it")]
+    figure.legend(handles=key, loc="lower left", ncols=2, frameon=False, fontsize=8)
     colours = _diverging()
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-1, used + 1), ylim=(y, -0.1))
@@ -185,10 +190,9 @@ def _draw_texts(rows: Sequence[_Text]) -> Any:
         left, right = x - 0.4 * piece.starts, x + len(piece.text) + 0.4 * piece.ends
         axes.add_patch(Rectangle((left, top + 0.03), right - left, line - 0.06, linewidth=0.5, **look))
         if not piece.hidden:
-            colour = "white" if piece.shade < -0.8 else INK  # whichever stands out more
             font: dict[str, Any] = {"family": "DejaVu Sans Mono", "fontsize": 8.6, "parse_math": False}
             place = x + len(piece.text) / 2, top + line / 2
-            axes.text(*place, piece.text, color=colour, va="center", ha="center", **font)
+            axes.text(*place, piece.text, color=INK, va="center", ha="center", **font)
     return figure
 
 

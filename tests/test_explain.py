@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 from peft import LoraConfig, get_peft_model
 from tiny import pieces_tokenizer, tiny_bert, tiny_config, tiny_tokenizer
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -30,7 +31,8 @@ from transformers import (
 )
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
-from hf_challenger import LRP, ChallengerError
+from hf_challenger import LRP, ChallengerError, visualize
+from hf_challenger.colours import AGAINST, FOR
 from hf_challenger.explain import explain, in_terminal, load, longest_input, main, wants_colours
 from hf_challenger.heatmap_html import html_page
 
@@ -290,6 +292,16 @@ def test_the_key_and_the_score_are_told():
     rest = found.score - sum(found.relevance) - found.elsewhere
     assert f"Words sum to {sum(found.relevance):+.2f}" in found.note
     assert f"the remaining {rest:+.2f}" in found.note
+
+
+def test_the_terminal_the_page_and_pictures_have_the_same_two_colours():
+    assert (visualize.ORANGE, visualize.BLUE) == (FOR, AGAINST)
+    page = html_page(ROWS, "x")
+    for name, colour in (("for", FOR), ("against", AGAINST)):
+        assert re.findall(rf"--{name}: ([\d, ]+);", page) == [", ".join(str(round(255 * c)) for c in to_rgb(colour))]
+    found = explain(tiny_bert(), tiny_tokenizer(), "w1 w2 w3 w4 w5 w6")
+    signs = re.findall(r"\x1b\[38;5;(\d+)m *([+-])", in_terminal(found, colours=True))
+    assert {sign: index for index, sign in signs} == {"+": "172", "-": "68"}  # #d78700 and #5f87d7
 
 
 def test_no_color_is_respected(monkeypatch):

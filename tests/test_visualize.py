@@ -74,6 +74,19 @@ def test_token_heat_map_paints_orange_for_and_blue_against(tmp_path):
     drawn(figure, tmp_path)
 
 
+@pytest.mark.parametrize("words", [["w"], ["word"] * 40])
+def test_the_key_of_a_text_stands_below_it_and_inside_the_picture(tmp_path, words):
+    figure = visualize.token_heatmap([(words, [1.0] * len(words), "a")])
+    drawn(figure, tmp_path)
+    (key,) = figure.legends
+    assert [t.get_text() for t in key.get_texts()] == ["speaks for the class", "speaks against it"]
+    colours = [patch.get_facecolor()[:3] for patch in key.get_patches()]
+    assert colours == [to_rgb(visualize.ORANGE), to_rgb(visualize.BLUE)]
+    place, picture = key.get_window_extent(), figure.bbox
+    assert 0 <= place.x0 < place.x1 <= picture.x1
+    assert place.y1 <= min(box.get_window_extent().y0 for box in figure.axes[0].patches)
+
+
 def test_long_texts_and_words_stay_inside_the_picture(tmp_path):
     words = [f"word{i}" for i in range(60)] + ["x" * 200]
     figure = visualize.token_heatmap([(words, [1.0] * 61, "a"), (words, [1.0] * 61, "b")])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+from ..colours import AGAINST, FOR, terminal_index
 from .explanation import SHOWN, Explanation, PlaceExplanation
 
 KEY = "Orange (+) speaks for the class, blue (-) against it."
@@ -39,4 +40,5 @@ def places_in_terminal(explanation: PlaceExplanation, colours: bool) -> str:
 def _bar(what: str, value: float, largest: float, colours: bool) -> str:
     bar = ("+" if value > 0 else "-") * round(10 * abs(value) / largest)
     line = f"  {value:+7.3f}  {bar:<10}  {what}"
-    return f"\x1b[38;5;{208 if value > 0 else 33}m{line}\x1b[0m" if colours and bar else line
+    index = terminal_index(FOR if value > 0 else AGAINST)
+    return f"\x1b[38;5;{index}m{line}\x1b[0m" if colours and bar else line

@@ -20,7 +20,7 @@ th { text-align: left; font-weight: 600; color: var(--quiet); vertical-align: bo
 th, td { padding: .4rem .7rem .4rem 0; border-bottom: 1px solid var(--line); }
 td:nth-child(2) { overflow-wrap: anywhere; } td:nth-child(n+3) { white-space: nowrap; }
 tr.no td { color: var(--quiet); }
-mark { background: rgba(var(--for), .8); color: var(--ink); padding: .05rem .15rem; border-radius: .2rem; }
+mark { background: rgba(var(--for), calc(.8 * var(--most))); color: var(--ink); padding: .05rem .15rem; border-radius: .2rem; }
 blockquote { margin: .6rem 0 1.1rem; padding-left: .8rem; border-left: 3px solid var(--line); overflow-wrap: anywhere; }
 blockquote small { display: block; color: var(--quiet); }
 @media (max-width: 46rem) {
