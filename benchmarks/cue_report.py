@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Does the cue report find a planted cue, and does its order agree with what the model does without each word?
 
-    python benchmarks/cue_report.py --data_dir ../shared/data      # 20 minutes of one core; finished runs are skipped
+    python benchmarks/cue_report.py --data_dir ../shared/data      # half an hour of one core; finished runs are skipped
 
 Each run trains a classifier with ``Trainer`` and reports on held-out rows that hold the cue as often as the training rows do.
 Clean runs have none. Test rows, read without any cue, check whether words called *leaned on* matter on other rows too.

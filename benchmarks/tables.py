@@ -250,6 +250,13 @@ def story_table(results: Path) -> str:
     return (ROOT / "examples" / "leaky_data" / "results" / "results.md").read_text().strip()
 
 
+def cue_report_table(results: Path) -> str:
+    """How far the cue report can be trusted."""
+    from cue_report import table as measured  # loads torch and transformers
+
+    return measured(results / "cue_report.json")
+
+
 TRAINED = {
     "plain": "Trainer",
     "label smoothing": "label smoothing",
@@ -276,6 +283,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "clean_series": Quoted(
         "series_small:trace,medicalimages,phalangesoutlinescorrect,japanesevowels,italypowerdemand", TRAINED
     ),
+    "cue_report": cue_report_table,
     "step_cost": lambda results: step_cost.table(results / "step_cost.json"),
     "step_cost_profile": lambda results: step_cost.profile_table(results / "step_cost.json"),
     "images_diversity": lambda results: diversity_table(rows_of("images", results)),

@@ -308,7 +308,7 @@ def trained_on(kind: str) -> Any:
     model = image_model("cnn", 16, 16, 1, **labels) if kind == "images" else series_model("fcn-small", 48, 2, **labels)
     x, y = arrays_with_cue(kind)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(30):
+    for _ in range(60):
         optimizer.zero_grad()
         model(x, labels=y).loss.backward()
         optimizer.step()
@@ -340,7 +340,7 @@ def test_command_reads_images_and_series(kind: str, tmp_path: Path, capsys: pyte
         printed = capsys.readouterr()
         assert "Rows: 60 of 60." in printed.err
         table = printed.out.splitlines()
-        place = "rows 0 to 1, columns 0 to 1" if kind == "images" else "steps 8 to 9"
+        place = "rows 0 to 1, columns 0 to 1" if kind == "images" else "steps 10 to 11"
         assert any(line.startswith("three") and place in line for line in table)
         assert page.read_text().count("<svg") >= 2
         assert picture.read_bytes().startswith(b"\x89PNG")
