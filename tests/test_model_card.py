@@ -331,7 +331,12 @@ class OwnLoss(ChallengerTrainer):
 @pytest.mark.parametrize(
     ("problem", "cls", "options", "words"),
     [
-        ("single_label_classification", ChallengerTrainer, {"challenge_share": 0}, "`challenge_share=0`: training was plain"),
+        (
+            "single_label_classification",
+            ChallengerTrainer,
+            {"challenge_share": 0},
+            "`challenge_share=0`: training was plain",
+        ),
         ("single_label_classification", OwnLoss, {}, "No batch of this training passed through the challenge of `OwnLoss`"),
         ("multi_label_classification", ChallengerTrainer, {}, "This model or task cannot be challenged"),
         ("regression", ChallengerTrainer, {}, "This model or task cannot be challenged"),
@@ -343,7 +348,8 @@ def test_a_run_that_was_not_challenged_claims_nothing(
 ) -> None:
     model = tiny_bert(problem_type=problem, num_labels=1 if problem == "regression" else 3)
     defaults = {"challenge_selection": "cues", "challenge_share": 0.75}
-    run = cls(model, config(**{**defaults, **options}), train_dataset=tiny_data(problem=problem))
+    parts = {"train_dataset": tiny_data(problem=problem), "processing_class": tiny_tokenizer()}
+    run = cls(model, config(**{**defaults, **options}), **parts)
     run.train()
     run.create_model_card()
     text = read(run).text
@@ -397,9 +403,8 @@ def test_results_from_before_the_temperature_are_called_so(trainer: Any) -> None
 
 def test_the_card_and_tensorboard_show_the_cue_report(config: Any, monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
-    args = config(
-        challenge_selection="cues", num_train_epochs=10, max_steps=-1, challenge_threshold=0.4, report_to="tensorboard"
-    )
+    options = {"challenge_selection": "cues", "challenge_share": 0.1, "challenge_threshold": 0.4}
+    args = config(**options, num_train_epochs=10, max_steps=-1, logging_steps=30, report_to="tensorboard")
     run = ChallengerTrainer(tiny_bert(num_labels=2), args, train_dataset=leaky_data(), processing_class=tiny_tokenizer())
     run.train()
     report = run.cue_report()
