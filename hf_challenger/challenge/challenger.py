@@ -47,12 +47,14 @@ class ChallengedBatch:
         challenged: ``(rows,)`` bool.
         drop_mask: ``(rows, units)`` bool, True = removed; a grid of units (patches) lies in one line, row by row.
         not_finite: how many rows had NaN or infinite relevance, and stayed whole for it (tensor).
+        leaked: ``(rows,)`` bool: rows that held a cue of ``challenge_hide``, which was removed.
     """
 
     inputs: dict[str, Any]
     challenged: Tensor
     drop_mask: Tensor
     not_finite: Tensor
+    leaked: Tensor
 
 
 class Challenger:
@@ -136,8 +138,9 @@ class Challenger:
         units, inputs, model = self.units, self._checked(inputs, labels), model or self.model
         device = inputs[units.key].device
         positions = torch.arange(first_row, first_row + len(labels))
+        leaked = torch.zeros(len(labels), dtype=torch.bool, device=device)
         if self.leaks:
-            inputs = self.leaks.removed(inputs, Draw(self.seed, EXCHANGE, step, positions.to(device)), self.perturb)
+            inputs, leaked = self.leaks.removed(inputs, Draw(self.seed, EXCHANGE, step, positions.to(device)), self.perturb)
         may_hide = units.maskable(inputs)
         maskable, grid = may_hide.flatten(1), may_hide.shape[1:]
         # On the CPU, so that the number of chosen rows is known without waiting for the device.
@@ -150,7 +153,7 @@ class Challenger:
         if hides and len(chosen):
             draw = Draw(self.seed, FILL, step, positions.to(device))
             inputs = self.perturb(dict(inputs), drop_mask.unflatten(1, grid), units, draw)
-        return ChallengedBatch(dict(inputs), drop_mask.any(1), drop_mask, not_finite)
+        return ChallengedBatch(dict(inputs), drop_mask.any(1), drop_mask, not_finite, leaked)
 
     def update(self) -> None:
         """Let the memory take in the rows that were attributed since the last call; all processes call it together."""

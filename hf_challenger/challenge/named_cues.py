@@ -37,7 +37,6 @@ class NamedCues:
     def __init__(self, units: Any, names: Sequence[str], option: str) -> None:
         self.units, self.names, self.option = units, list(names), option
         self.sequences: list[list[list[int]]] = []
-        self.rows_found: Tensor | None = None
         if self.names and not hasattr(units, "places_of"):
             raise ChallengerError(
                 f"{option}={self.names!r} needs an adapter that reads names, and {type(units).__name__} has no method"
@@ -58,15 +57,16 @@ class NamedCues:
             places = places | self.units.places_of(name, inputs, self.option)
         return places
 
-    def removed(self, inputs: dict[str, Any], draw: Draw, perturb: Perturb) -> dict[str, Any]:
-        """The batch in which these cues tell nothing, in every row.
+    def removed(self, inputs: dict[str, Any], draw: Draw, perturb: Perturb) -> tuple[dict[str, Any], Tensor]:
+        """The batch in which these cues tell nothing, in every row; and ``(rows,)`` bool: the rows that held one.
 
         Tokens: with one name it is hidden. With several, what stands in a row is exchanged for one that is drawn anew from all
         names and "hidden", whatever the row's class; a longer one is cut, a shorter one leaves hidden places. Blocks of float
         inputs: the same place of another row, drawn anew, takes their place.
         """
         if not self.sequences:
-            return PERTURBATIONS["swap"](inputs, self._counted(self.places(inputs)), self.units, draw)
+            place = self.places(inputs)
+            return PERTURBATIONS["swap"](inputs, place, self.units, draw), place.flatten(1).any(1)
         offsets = self._offsets(inputs)
         key, ids = self.units.key, inputs[self.units.key]
         longest = max(len(variants[0]) for variants in self.sequences)
@@ -76,14 +76,9 @@ class NamedCues:
         several = len(self.names) > 1
         donor = (draw.uniform() * len(donors)).long() if several else torch.full_like(ids[:, 0], len(self.names)).long()
         new = donors.to(ids.device)[donor].gather(1, offsets.clamp(0, longest - 1))
-        place = self._counted(offsets >= 0)
+        place = offsets >= 0
         exchanged = {**inputs, key: torch.where(place & (new >= 0), new.to(ids.dtype), ids)}
-        return perturb(exchanged, place & (new < 0), self.units, draw)
-
-    def _counted(self, places: Tensor) -> Tensor:
-        rows = places.flatten(1).any(1).sum()
-        self.rows_found = rows if self.rows_found is None else self.rows_found + rows
-        return places
+        return perturb(exchanged, place & (new < 0), self.units, draw), place.any(1)
 
     def _offsets(self, inputs: Mapping[str, Any]) -> Tensor:
         """``(rows, length)``: which token of a named cue stands there, counted from 0; -1: none. Longer names come first."""
