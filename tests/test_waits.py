@@ -104,7 +104,10 @@ def watched(folder: Path, cls: type[Trainer], **options: Any) -> Watch:
 
 
 @pytest.fixture(autouse=True)
-def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    if request.node.get_closest_marker("gpu"):
+        yield
+        return
     for module in ("value_checks", "trainer", "challenge.challenger", "inputs.blocks", "attribution.targets"):
         monkeypatch.setattr(f"hf_challenger.{module}.on_host", lambda tensor: not isinstance(tensor, OnDevice))
     monkeypatch.setattr("hf_challenger.value_checks.to_host", lambda values: (values.as_subclass(Tensor), None))
