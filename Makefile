@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: bench-small tables quickstart test test-families test-faults docs quality style clean
+.PHONY: bench-small tables quickstart test test-families test-faults test-wheel notebooks dist release-notes docs quality style clean
 
 $(VENV)/.examples: setup.cfg constraints.txt
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
@@ -28,7 +28,7 @@ quickstart: $(VENV)/.examples
 
 # Two processes of one thread each: a test file stays in one of them, since files share trained models.
 test: $(VENV)/.dev
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not families and not faults" -n 2 --dist loadfile $(PYTEST_ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not families and not faults and not wheel" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 ## LRP on every classifier family of transformers; writes the table in docs/.
 test-families: $(VENV)/.dev
@@ -37,6 +37,24 @@ test-families: $(VENV)/.dev
 ## Kills, full disks, thousands of random bad batches.
 test-faults: $(VENV)/.dev
 	@$(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
+
+## The wheel and the source distribution, in dist/, as they would be uploaded.
+dist: $(VENV)/.dev
+	@rm -rf dist
+	@$(BIN)/python -m build --outdir dist . > /dev/null
+	@$(BIN)/twine check --strict dist/*
+
+## What CHANGELOG.md says of this version, for the release's page.
+release-notes: $(VENV)/.dev
+	@$(BIN)/python docs/release_notes.py
+
+## Install the wheel into a fresh environment (minutes) and run the quick start's Python there.
+test-wheel: dist
+	@$(BIN)/python -m pytest -m wheel $(PYTEST_ARGS)
+
+## Run the notebooks whole and keep their outputs, which GitHub shows.
+notebooks: $(VENV)/.dev
+	@$(BIN)/python examples/notebooks/run_notebooks.py
 
 ## The documentation as a site in site/; warnings (a broken link, an unknown page) are errors. Needs no network to build.
 # Not --quiet: mkdocs then overlooks its own warnings.
@@ -64,4 +82,4 @@ style: $(VENV)/.dev
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) outputs site .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) outputs site dist build .pytest_cache .mypy_cache .ruff_cache *.egg-info

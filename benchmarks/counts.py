@@ -33,19 +33,21 @@ def cues_by_counts(rows: list[list[int]], labels: list[int]) -> list[Cue]:
         total.update(set(row))
         of_both[label].update(set(row))
     least = statistics.NormalDist().inv_cdf(1 - SIGNIFICANCE / (len(total) * len(of_class)))
+    ids = np.full((len(rows), max(map(len, rows))), NOTHING)
+    for n, row in enumerate(rows):
+        ids[n, : len(row)] = row
     found = []
     for label, counts in of_both.items():
         p0, cues = of_class[label] / len(rows), []
-        own = [row for row, other in zip(rows, labels, strict=True) if other == label]
-        ids = np.full((len(own), max(map(len, own))), NOTHING)
-        for n, row in enumerate(own):
-            ids[n, : len(row)] = row
+        is_own = np.array(labels) == label
+        own = of_class[label]
         z = {word: (k / total[word] - p0) / (p0 * (1 - p0) / total[word]) ** 0.5 for word, k in counts.items()}
         for word in sorted(z, key=lambda w: -z[w]):
-            seen = counts[word] >= max(FEWEST_ROWS, LEAST_COVERAGE * len(own))
+            seen = counts[word] >= max(FEWEST_ROWS, LEAST_COVERAGE * own)
             if z[word] < least or len(cues) == CUES or not seen or any(word in cue.identities for cue in cues):
                 continue
-            cues.append(Cue(label, word, companions(ids, word), counts[word] / len(own), counts[word] / total[word]))
+            members = companions(ids[is_own], word, ids[~is_own])
+            cues.append(Cue(label, word, members, counts[word] / own, counts[word] / total[word]))
         found += cues
     return found
 

@@ -130,6 +130,19 @@ TEXT_CUES: dict[str, Mark] = {
 }
 
 
+def names(cue: str, classes: int) -> list[str]:
+    """What a person would call the marks of a text cue, one a class, for ``challenge_hide``."""
+    named = {
+        "word": WORDS.__getitem__,
+        "word_anywhere": WORDS.__getitem__,
+        "phrase": _phrase,
+        "tag": lambda n: f"<{TAGS[n]}>",
+    }
+    if cue not in named:
+        raise SystemExit(f"The marks of the cue {cue!r} have no names; those of {', '.join(named)} have.")
+    return [named[cue](label) for label in range(classes)]
+
+
 def _place(shape: tuple[int, ...], label: int) -> tuple[int, int]:
     """A corner of the 4 × 4 cells of a picture, another for each class, borders first."""
     cells = [0, 3, 12, 15, 1, 7, 14, 8, 2, 4, 11, 13, 5, 6, 9, 10]

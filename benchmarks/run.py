@@ -77,6 +77,7 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
     from methods import make_trainer, own_settings
+    from plant import names
     from sets import load
     from transformers import set_seed
 
@@ -95,6 +96,8 @@ def run_cell(experiment: dict[str, Any], cell: dict[str, Any], data_dir: str, th
     model, tokenizer = task.build()
     settings = {k: v for k, v in cell["settings"].items() if k not in ("kind", "longer", "seeds")}
     own, settings = own_settings(cell["settings"]["kind"], settings)
+    if settings.get("challenge_hide") == "planted":
+        settings["challenge_hide"] = names(cell["cue"], model.config.num_labels)
     with tempfile.TemporaryDirectory() as folder:
         config = ChallengerConfig(
             folder,

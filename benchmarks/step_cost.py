@@ -39,9 +39,11 @@ BERTS = {  # hidden, layers, heads, intermediate: all-MiniLM-L6-v2, BERT-base, a
     "tiny": (32, 2, 2, 64),
 }
 CASES = {"cpu": ["minilm-16x64", "base-8x128"], "cuda": ["base-32x128", "modernbert-8x1024", "decoder1b-4x512"]}
+SETTLED = "ChallengerTrainer, memory settled"
 WAYS: dict[str, dict[str, Any] | None] = {
     "Trainer": None,
-    "ChallengerTrainer": {},
+    "ChallengerTrainer": {},  # while its memory is not settled
+    SETTLED: {},
     "random hiding": {"challenge_selection": "random", "challenge_attribution": "none"},
     "row-level LRP": {"challenge_selection": "top"},
 }
@@ -102,7 +104,9 @@ def trainers(case: str, ways: list[str], args: argparse.Namespace) -> tuple[dict
     model, batch = build(case)
     cue = Cue(1, CUE, (CUE,), 1.0, 0.9)
     steps: dict[str, Callable[[], None]] = {}
-    optimizer: Any = None
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    model.to("cpu" if args.device == "cpu" else "cuda")
+    optimizer = torch.optim.AdamW(parameters, lr=1e-6, fused=True)
     for way in ways:
         options = WAYS[way]
         config = ChallengerConfig(
@@ -117,12 +121,13 @@ def trainers(case: str, ways: list[str], args: argparse.Namespace) -> tuple[dict
         trainer.current_gradient_accumulation_steps = 1
         model.to(config.device)
         inputs = {k: v.to(config.device) for k, v in batch.items()}
-        optimizer = optimizer or torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
         if options is not None:
             challenger = trainer._challenger_for(model, ChallengeOptions.of(config))
             challenger.memory.load_state_dict({"rows": {}, "cues": [vars(cue)]})
 
-        def step(trainer: Any = trainer, inputs: Any = inputs) -> None:
+        def step(trainer: Any = trainer, inputs: Any = inputs, settled: bool = way == SETTLED) -> None:
+            if getattr(trainer, "_challenger", None) is not None:  # which of its rates the memory is fed at
+                trainer._challenger.memory._rows_since_news = 10**9 if settled else -(10**9)
             trainer.training_step(model, dict(inputs))
             optimizer.step()
             model.zero_grad()
@@ -144,7 +149,7 @@ def seconds(call: Callable[[], Any]) -> float:
 
 def measure(case: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """One dict a way of training: the ratio of each stretch to Trainer's."""
-    steps, _ = trainers(case, list(WAYS), args)
+    steps, _ = trainers(case, args.ways, args)
     for step in steps.values():
         step()  # first calls allocate
     spent: list[dict[str, float]] = []
@@ -192,7 +197,7 @@ def _status(field: str) -> int:
 
 
 def profile(case: str, args: argparse.Namespace) -> dict[str, float]:
-    """Part of a stretch of the default's steps → its share, by torch.profiler."""
+    """Part of a stretch of steps, memory not settled → its share, by torch.profiler."""
     import torch
     from torch.profiler import ProfilerActivity, record_function
     from torch.profiler import profile as profiler
@@ -262,7 +267,7 @@ def table(path: Path = RESULTS) -> str:
 
 def profile_table(path: Path = RESULTS) -> str:
     report = json.loads(path.read_text())["profile"]
-    lines = ["| part of the default's steps | " + " | ".join(report) + " |", "|" + "---|" * (len(report) + 1)]
+    lines = ["| part of steps, memory not settled | " + " | ".join(report) + " |", "|" + "---|" * (len(report) + 1)]
     for part in next(iter(report.values()), {}):
         lines.append(f"| {part} | " + " | ".join(f"{shares[part]:.1%}" for shares in report.values()) + " |")
     return "\n".join(lines)
@@ -278,7 +283,7 @@ def picture(report: dict[str, Any], path: Path) -> None:
 
     cases = list(dict.fromkeys(r["case"] for r in report["results"]))
     figure, axes = plt.subplots(figsize=(7.2, 1.2 + 0.9 * len(cases)), layout="constrained")
-    for n, (way, mark) in enumerate(zip(list(WAYS)[1:], "os^", strict=True)):
+    for n, (way, mark) in enumerate(zip(list(WAYS)[1:], "osD^", strict=True)):
         for r in report["results"]:
             if r["way"] == way:
                 y = cases.index(r["case"]) + 0.2 * (n - 1)
@@ -296,6 +301,7 @@ def picture(report: dict[str, Any], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", help="MODEL-ROWSxLENGTH; not set: those of the device")
+    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), help="the first is Trainer")
     parser.add_argument("--steps", type=int, default=24, help="of a stretch")
     parser.add_argument("--repeats", type=int, default=3, help="stretches")
     parser.add_argument("--threads", type=int, default=1)

@@ -114,10 +114,12 @@ def read_splits(args: argparse.Namespace) -> tuple[dict[str, tables.Texts], list
         notes.append(
             f"There is no test file: {TEST_SHARE:.0%} of each class is kept for testing, drawn with seed {args.seed}."
         )
+        if alone := sorted(set(splits["train"].labels) - set(splits["test"].labels)):
+            names_of = ", ".join(alone[:5]) + (", ..." if len(alone) > 5 else "")
+            notes.append(f"{len(alone)} class(es) with one text are trained on and not tested: {names_of}.")
     print("\n".join([*notes, f"Text: column {text!r}{f' and {pair!r}' if pair else ''}. Label: column {label!r}."]))
-    print(
-        f"{', '.join(f'{split}: {len(texts)} texts' for split, texts in splits.items())}; {len(names)} classes", flush=True
-    )
+    print(f"{', '.join(f'{split}: {len(texts)} texts' for split, texts in splits.items())}; {len(names)} classes")
+    print(f"Classes in training: {tables.classes_with_counts(splits['train'], names)}", flush=True)
     return splits, names
 
 
@@ -188,6 +190,8 @@ def run(
     }
     data = {split: tokenized(texts, tokenizer, names, args.max_seq_length) for split, texts in splits.items()}
     print(f"\n=== {method}: {len(data['train'])} texts, {len(names)} classes, seed {config.seed} ===", flush=True)
+    if cut := sum(len(ids) >= args.max_seq_length for ids in data["train"]["input_ids"]):
+        print(f"{cut} training text(s) were cut to {args.max_seq_length} tokens (--max_seq_length).", flush=True)
     parts = {"model": model, "args": config, "train_dataset": data["train"], "processing_class": tokenizer}
     parts["eval_dataset"] = data.get("validation")
     trainer = Trainer(**parts, compute_metrics=compute_metrics) if method == "plain" else ChallengerTrainer(**parts)

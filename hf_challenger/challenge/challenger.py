@@ -40,7 +40,8 @@ from .selection import SELECTIONS, choose_rows
 ROWS, UNITS, FILL, STEPS, EXCHANGE = 0, 1, 2, 3, 4
 
 SURE = 0.5  # probability of the gold class from which a row's relevance tells what the class rests on
-ATTRIBUTED = 1 / 3  # of the steps feed the cue memory: an attribution costs about half a step, and hiding needs none
+# Share of the steps that feed the cue memory: until it is settled, and from then on. An attribution costs about half a step.
+ATTRIBUTED, ATTRIBUTED_SETTLED = 1 / 3, 1 / 12
 
 Gather = Callable[[Tensor], Tensor]
 
@@ -105,9 +106,7 @@ class Challenger:
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
         self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
         self.leaks = NamedCues(self.units, self.options.challenge_hide, "challenge_hide")
-        self.memory = memory or CueMemory(
-            self.options.threshold_for(self.units), not self.units.is_sequence_of_tokens, getattr(self.units, "levels", 1)
-        )
+        self.memory = memory or CueMemory(self.options.threshold_for(self.units), getattr(self.units, "levels", 1))
         self.checks = DeferredChecks()
         self._observed: list[tuple[Tensor, ...]] = []
         self._step = -1
@@ -192,7 +191,8 @@ class Challenger:
         identities = self.units.identities(inputs).flatten(1)
         maskable = maskable & ~self.keep.places(inputs).flatten(1)
         not_finite = torch.zeros((), device=maskable.device)
-        if float(keyed_uniform(self.seed, STEPS, step)) < ATTRIBUTED:
+        share = ATTRIBUTED_SETTLED if self.memory.settled else ATTRIBUTED
+        if float(keyed_uniform(self.seed, STEPS, step)) < share:
             relevance, sure = self._relevance(model, inputs, classes, grid, SURE)
             relevance, finite = _finite(relevance)
             not_finite = (~finite).sum()

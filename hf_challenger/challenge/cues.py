@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ FEWEST_ROWS = 5  # different rows that a cue was seen in
 LEAST_COVERAGE = 0.2  # of the class's rows: what is rarer is a word of single texts, not a cue of the data
 TOGETHER = 0.8  # Jaccard index of the rows of two identities from which they are one cue
 CUES = 4  # a class at most: rows of the lookup table
+RISE = 0.02  # of a class's largest strength: less of it is no news
 
 NOTHING, NO_UNIT = -1, -2  # an empty place of the table; a unit that may not be hidden
 
@@ -119,32 +121,52 @@ def find_cues(identities: np.ndarray, shares: np.ndarray, threshold: float) -> l
     return found
 
 
-def companions(identities: np.ndarray, seed: int, shares: np.ndarray | None = None) -> tuple[int, ...]:
+def companions(
+    identities: np.ndarray, seed: int, others: np.ndarray | None = None, shares: np.ndarray | None = None
+) -> tuple[int, ...]:
     """The seed and the identities that come with it, by the Jaccard index of their rows, in the order of the newest row.
 
     What a phrase holds beside its strongest words may hold no relevance yet. It would tell the class as well, once those are
     hidden.
 
     Args:
-        identities: ``(rows, units)`` integers, :data:`NOTHING` where there is none; the newest row last.
+        identities: ``(rows, units)`` integers of the class's rows, :data:`NOTHING` where there is none; the newest row last.
         seed: an identity.
-        shares: ``(rows, units)``; given, what holds less than an even share of a row's relevance does not count: the empty
-            background of pictures comes with everything.
+        others: ``(other rows, units)`` integers of rows of other classes. With them, what stands in nearly every row (a full
+            stop) is no companion of a cue that stands in nearly every row of one class. But what stands between companions is
+            one: "sent from the app" and "written in the app" share words, and are phrases.
+        shares: ``(rows, units)``, for places on a grid, which have no such order. There, what holds less than an even share of
+            a row's relevance does not count: the empty background of pictures comes with everything.
 
     Returns:
         At most :data:`UNITS` identities; the seed alone, where fewer than :data:`FEWEST_ROWS` rows hold it.
     """
-    known, held, column = _held(identities)
-    counts = known != NOTHING
-    if shares is not None:
-        even = 1 / np.maximum((identities != NOTHING).sum(1), 1)
-        counts &= np.bincount(column.ravel(), shares.ravel(), len(known)) > even @ held
-    places = np.flatnonzero(known == seed)
-    if not len(places) or held[:, places[0]].sum() < FEWEST_ROWS:
+    holds = (identities == seed).any(1)
+    if holds.sum() < FEWEST_ROWS:
         return (seed,)
-    members = {seed, *known[(_jaccard(held, places[0]) >= TOGETHER) & counts].tolist()}
-    newest = identities[np.flatnonzero(held[:, places[0]])[-1]].tolist()
+    newest = identities[np.flatnonzero(holds)[-1]].tolist()
+    of_class = _together(identities, seed)
+    members = of_class if others is None else _together(np.concatenate([identities, others]), seed)
+    if shares is None:
+        found = [n for n, k in enumerate(newest) if k in members]
+        members = members | {k for k in newest[found[0] : found[-1]] if k in of_class}
+    else:
+        members = {seed} | (members & _relevant(identities, shares))
     return (*dict.fromkeys(k for k in newest if k in members), *sorted(members - set(newest)))[:UNITS]
+
+
+def _together(identities: np.ndarray, seed: int) -> set[int]:
+    """The identities whose rows are nearly the seed's, and the seed."""
+    known, held, _ = _held(identities)
+    near = _jaccard(held, int(np.flatnonzero(known == seed)[0])) >= TOGETHER
+    return set(known[near & (known != NOTHING)].tolist())
+
+
+def _relevant(identities: np.ndarray, shares: np.ndarray) -> set[int]:
+    """The identities that hold more than an even share of their rows' relevance."""
+    known, held, column = _held(identities)
+    even = 1 / np.maximum((identities != NOTHING).sum(1), 1)
+    return set(known[np.bincount(column.ravel(), shares.ravel(), len(known)) > even @ held].tolist())
 
 
 def _held(identities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -170,23 +192,31 @@ class CueMemory:
 
     Args:
         threshold: the strength from which something is a cue.
-        only_relevant: whether only relevant identities are companions of a cue; see :func:`companions`.
         levels: identities are place · levels + what stands there; a cue is found by both, and hidden at its place, whatever
             stands there. 1: an identity has no place (tokens).
     """
 
-    def __init__(self, threshold: float, only_relevant: bool = False, levels: int = 1) -> None:
-        self.threshold, self.only_relevant, self.levels = threshold, only_relevant, levels
+    def __init__(self, threshold: float, levels: int = 1) -> None:
+        self.threshold, self.levels = threshold, levels
         # label -> key of a row -> its identities and shares, (UNITS,) each; the newest last
         self._rows: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
         self._cues: dict[int, list[Cue]] = {}
         self._table: Tensor | None = None  # (classes, CUES, UNITS) identities
         self._counts: Tensor | None = None  # (classes, CUES) rows that were hidden
+        self._largest: dict[int, float] = {}  # label -> largest strength so far of what is no cue
+        self._rows_since_news = 0  # taken in since a cue was new or a strength rose, in place of others
 
     @property
     def number(self) -> int:
         """How many cues are known. Unlike :attr:`cues` it does not wait for the device."""
         return sum(map(len, self._cues.values()))
+
+    @property
+    def settled(self) -> bool:
+        """Whether all that it remembers was renewed without news: as many rows came again, or in place of others, since a cue
+        was new, or what may become one got stronger.
+        """
+        return self._rows_since_news >= max(FEWEST_ROWS, sum(map(len, self._rows.values())))
 
     @property
     def cues(self) -> list[Cue]:
@@ -208,33 +238,46 @@ class CueMemory:
         """
         classes, names = labels.cpu().numpy(), keys.cpu().numpy()
         ids, parts = identities.cpu().numpy(), shares.float().cpu().numpy()
-        for label in np.unique(classes[(classes >= 0)]).tolist():
+        present = np.unique(classes[(classes >= 0)]).tolist()
+        for label in present:
             rows = self._rows.setdefault(label, {})
             for n in np.flatnonzero((classes == label) & (parts.sum(1) > 0)):
-                rows.pop(int(names[n]), None)  # so that it becomes the newest
+                again = rows.pop(int(names[n]), None) is not None  # so that it becomes the newest
                 rows[int(names[n])] = ids[n], parts[n]
+                self._rows_since_news += again or len(rows) > ROWS
             for oldest in list(rows)[:-ROWS]:
                 del rows[oldest]
-            if rows:
-                self._look(label, *(np.stack(column) for column in zip(*rows.values(), strict=True)))
+        for label in present:
+            if self._rows[label]:
+                self._look(label, *(np.stack(column) for column in zip(*self._rows[label].values(), strict=True)))
 
     def _look(self, label: int, identities: np.ndarray, shares: np.ndarray) -> None:
         """Cues that are new among these rows, and what belongs by now to those that are known."""
         cues = self._cues.get(label, [])
-        for seed, strength in find_cues(identities, shares, self.threshold):
+        for seed, strength in find_cues(identities, shares, 0.0):
             known = next((cue for cue in cues if seed in cue.identities), None)
             if known is not None:
                 known.strength = max(known.strength, strength)
-            elif len(cues) < CUES:
+            elif strength > self.threshold and len(cues) < CUES:
                 cues.append(Cue(label, seed, (seed,), 0.0, strength))
-                self._table = None
+                self._table, self._rows_since_news = None, 0
+            elif strength > self._largest.get(label, 0.0) + RISE:
+                self._largest[label], self._rows_since_news = strength, 0
+        others = self._rows_of_others(label, len(identities)) if cues else None
         for cue in cues:
-            members = companions(identities, cue.seed, shares if self.only_relevant else None)
+            members = companions(identities, cue.seed, others, None if self.levels == 1 else shares)
             if members != cue.identities:
                 cue.identities, self._table = members, None
             cue.coverage = float((identities == cue.seed).any(1).mean())
         if cues:
             self._cues[label] = cues
+
+    def _rows_of_others(self, label: int, wanted: int) -> np.ndarray | None:
+        """``(rows, UNITS)``: about as many rows of the other classes, evenly from each."""
+        others = [rows for other, rows in self._rows.items() if other != label and rows][:wanted]
+        each = -(-wanted // max(len(others), 1))
+        found = [ids for rows in others for ids, _ in islice(reversed(rows.values()), each)]
+        return np.stack(found) if found else None
 
     def drop_mask(self, identities: Tensor, maskable: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
         """The units of a batch that belong to a cue of their row's class. Does not wait for the device.
@@ -287,7 +330,7 @@ class CueMemory:
 
     def copy(self) -> CueMemory:
         """Another one that knows the same; what is shown or hidden there changes nothing here."""
-        other = CueMemory(self.threshold, self.only_relevant, self.levels)
+        other = CueMemory(self.threshold, self.levels)
         other.load_state_dict(self.state_dict())
         return other
 
@@ -309,6 +352,8 @@ class CueMemory:
                 if rows
             },
             "cues": [vars(cue) for cue in self.cues],
+            "rows_since_news": self._rows_since_news,
+            "largest": self._largest,
         }
 
     def load_state_dict(self, state: dict[str, Any], counts: bool = True) -> None:
@@ -328,6 +373,8 @@ class CueMemory:
             for label, rows in state["rows"].items()
         }
         self._cues, self._table, self._counts = {}, None, None
+        self._largest = dict(state.get("largest", {}))
+        self._rows_since_news = state.get("rows_since_news", 0)
         hidden_rows: dict[tuple[int, int], int] = {}
         for values in state["cues"]:
             cues = self._cues.setdefault(values["label"], [])

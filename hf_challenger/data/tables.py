@@ -7,6 +7,7 @@ import difflib
 import io
 import json
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -91,7 +92,8 @@ def read_table(path: str | Path, delimiter: str | None = None, encoding: str | N
     if path.suffix.lower() in (".json", ".jsonl"):
         table = _from_json(str(path), content)
     else:
-        delimiter = delimiter.replace("\\t", "\t") if delimiter else _delimiter_of(content)
+        named, content = _without_excels_line(content)
+        delimiter = delimiter.replace("\\t", "\t") if delimiter else named or _delimiter_of(content)
         if len(delimiter) != 1:
             raise ChallengerError(f"The delimiter {delimiter!r} is {len(delimiter)} characters long; one is expected.")
         if delimiter != ",":
@@ -134,6 +136,12 @@ def _decoded(path: Path, encoding: str | None) -> tuple[str, list[str]]:
             raise ChallengerError(f"{path}, line {line}: no {encoding or 'UTF-16'} text. Name another encoding.") from error
         note = f"{path.name} is no UTF-8 (line {line}) and was read as Windows-1252 (latin-1). Another encoding: --encoding."
         return content.decode("cp1252", errors="replace"), [note]
+
+
+def _without_excels_line(content: str) -> tuple[str, str]:
+    """The delimiter in a first line ``sep=;``, which Excel reads and writes, and the content with that line blank."""
+    found = re.match(r"sep=(.)(?=\r?\n)", content)
+    return (found[1], content[found.end() :]) if found else ("", content)
 
 
 def _delimiter_of(content: str) -> str:
@@ -340,6 +348,9 @@ def split_by_class(texts: Texts, share: float, seed: int) -> tuple[Texts, Texts]
     """Draw ``share`` of each class for testing; a class keeps at least one row for training.
 
     Rows with the same text stay on one side, so that no test text was seen in training.
+
+    Raises:
+        ChallengerError: no class has two different texts, so that none is left for testing.
     """
     of_class: dict[str, dict[str, list[int]]] = {}
     side: dict[str, str] = {}  # a text with two labels counts for the first
@@ -354,8 +365,20 @@ def split_by_class(texts: Texts, share: float, seed: int) -> tuple[Texts, Texts]
         if len(groups) > 1:
             count = max(count, 1)
         test += [i for group in groups[:count] for i in group]
+    if not test:
+        raise ChallengerError(
+            f"{texts.path}: no class has two different texts, so that none can be kept for testing. Add rows, or name a file"
+            " with --test_file."
+        )
     chosen = set(test)
     return texts.select([i for i in range(len(texts)) if i not in chosen]), texts.select(sorted(chosen))
+
+
+def classes_with_counts(texts: Texts, names: Sequence[str], shown: int = 10) -> str:
+    """``a (12), b (7) and 3 more``: each class with its number of rows, the most frequent first."""
+    counts = sorted(Counter(texts.labels).items(), key=lambda item: (-item[1], names.index(item[0])))
+    listed = ", ".join(f"{name} ({count})" for name, count in counts[:shown])
+    return listed + (f" and {len(counts) - shown} more" if len(counts) > shown else "")
 
 
 def subset(texts: Texts, count: int | None, seed: int) -> Texts:

@@ -315,9 +315,13 @@ class _Reader:
         if len(rows) < FEWEST_ROWS:
             return []
         identities, shares = (np.stack(column) for column in zip(*rows.values(), strict=True))
+        others = np.concatenate(
+            [batch.found[(batch.classes != label).to(batch.found.device)].cpu().numpy() for batch in batches]
+        )
+        others = others[:: max(len(others) // len(identities), 1)]  # about as many
         cues = []
         for seed, strength in find_cues(identities, shares, THRESHOLD)[:top]:
-            members = companions(identities, seed, None if self.tokens else shares)
+            members = companions(identities, seed, others if len(others) else None, None if self.tokens else shares)
             cues.append(Cue(label, seed, members, 0.0, strength, self.units.text_of(members), self._name(label)))
         return cues
 

@@ -11,6 +11,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
 import run  # noqa: E402
+from plant import names  # noqa: E402
 from sets import draw, load  # noqa: E402
 
 CHALLENGER = {"challenge_threshold": 0.0}
@@ -188,3 +189,14 @@ def test_a_finished_run_is_skipped_until_its_settings_change_and_half_a_line_is_
 def test_a_missing_set_is_named(tmp_path):
     with pytest.raises(SystemExit, match="--data_dir"):
         load("text_cnn", tmp_path, "absent", 12, 0, "test")
+
+
+def test_the_names_of_the_planted_cues_are_given_to_a_method_that_asks_for_them(data_dir):
+    methods = {"named": {"kind": "challenger", "challenge_hide": "planted"}}
+    experiment = {**EXPERIMENT, "cues": [{"cue": "phrase", "strength": 1.0}], "methods": methods}
+    (cell,) = run.cells(experiment)
+    result = run.run_cell(experiment, cell, str(data_dir), threads=1)
+    assert list(result["metrics"]) == [f"development/{how}" for how in ("aligned", "absent", "shuffled", "flipped")]
+    assert names("phrase", 2) == ["posted from the mobile app", "submitted from the web form"]
+    with pytest.raises(SystemExit, match="'punctuation' have no names"):
+        names("punctuation", 2)

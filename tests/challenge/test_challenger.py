@@ -187,14 +187,18 @@ def test_cues_are_hidden_in_the_same_rows_however_they_are_spread(model, leaky):
         assert torch.equal(hide(model, part, 3, first)[1].drop_mask, whole.drop_mask[first : first + 8])
 
 
-def test_the_memory_is_fed_by_a_third_of_the_steps(model, batch, monkeypatch):
+@pytest.mark.parametrize(("settled", "least", "most"), [(False, 28, 52), (True, 3, 18)])
+def test_the_memory_is_fed_by_a_third_of_the_steps_and_by_a_twelfth_once_it_is_settled(
+    model, batch, monkeypatch, settled, least, most
+):
     monkeypatch.setattr(challenger, "SURE", 0.0)
+    monkeypatch.setattr(CueMemory, "settled", settled)
     seen = []
     model.register_forward_pre_hook(lambda *_: seen.append(1))
     known = Challenger(model, ChallengeOptions(), TOKENIZER)
-    for step in range(60):
+    for step in range(120):
         known.challenge(*batch, step)
-    assert 10 <= len(seen) <= 30
+    assert least <= len(seen) <= most
     known.update()
     assert (
         sum(len(rows["keys"]) for rows in known.memory.state_dict()["rows"].values()) > ROWS - 5

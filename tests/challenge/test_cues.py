@@ -69,9 +69,53 @@ def test_words_that_come_together_are_one_cue_in_their_order_relevant_or_not():
     (cue,) = memory.cues
     assert cue.identities == PHRASE
     assert cue.strength == pytest.approx(0.9)
-    relevant = CueMemory(0.6, only_relevant=True)
-    remember(relevant, torch.zeros(10).long(), phrases())
-    assert relevant.cues[0].identities == (PHRASE[0], PHRASE[2])
+
+
+def test_what_stands_in_every_row_of_every_class_is_no_part_of_a_cue():
+    memory, stop, labels = CueMemory(0.6), 3, torch.zeros(10).long()
+    remember(memory, labels, rows_of([[LEAK, 50, stop, 100 + n] for n in range(10)], [[0.9, 0.0, 0.0, 0.1]] * 10))
+    assert memory.cues[0].identities == (LEAK, 50, stop)  # nothing is known yet of other classes
+    remember(memory, labels + 1, rows_of([[stop, 200 + n] for n in range(10)], [[0.5, 0.5]] * 10))
+    remember(memory, labels, rows_of([[LEAK, 50, stop, 100 + n] for n in range(10)], [[0.9, 0.0, 0.0, 0.1]] * 10))
+    assert memory.cues[0].identities == (LEAK, 50)
+
+
+def test_what_phrases_of_several_classes_share_belongs_to_them_where_it_stands_between_their_words():
+    memory, labels, between, after = CueMemory(0.6), torch.zeros(10).long(), 3, 4
+    for label in (0, 1, 0):
+        first, last = 40 + label, 50 + label
+        rows = rows_of([[first, between, last, after, 100 + n] for n in range(10)], [[0.5, 0.0, 0.4, 0.0, 0.1]] * 10)
+        remember(memory, labels + label, rows)
+    assert [cue.identities for cue in memory.cues if cue.label == 0] == [(40, between, 50)]
+
+
+def test_is_settled_once_all_that_it_remembers_was_renewed_without_a_new_cue():
+    memory, labels = CueMemory(0.6), torch.zeros(20).long()
+    remember(memory, labels, leaky(20, share=0.5))  # 20 rows, no cue
+    assert not memory.settled
+    remember(memory, labels, leaky(20, share=0.5))
+    assert memory.settled
+    remember(memory, labels, leaky(20))
+    assert memory.number == 1
+    assert not memory.settled
+    remember(memory, labels[:19], tuple(part[:19] for part in leaky(20)))
+    other = memory.copy()
+    for one in (memory, other):
+        assert not one.settled
+        remember(one, labels[:1], tuple(part[19:] for part in leaky(20)))
+        assert one.settled
+
+
+def test_is_settled_by_a_stream_of_rows_that_never_come_again():
+    memory, labels = CueMemory(0.6), torch.zeros(ROWS).long()
+    for start in (1000, 2000, 3000):
+        assert not memory.settled
+        remember(
+            memory,
+            labels[: ROWS // 2 if start > 1000 else ROWS],
+            leaky(ROWS // 2 if start > 1000 else ROWS, share=0.5, start=start),
+        )
+    assert memory.settled
 
 
 def test_a_word_that_at_first_came_with_the_cue_by_chance_is_no_part_of_it_in_the_end():

@@ -11,6 +11,7 @@ from hf_challenger import ChallengerError
 from hf_challenger.data.tables import (
     Texts,
     class_names,
+    classes_with_counts,
     find_column,
     find_text_column,
     labelled_texts,
@@ -66,6 +67,13 @@ def test_a_text_of_several_lines_counts_from_its_first(tmp_path: Path) -> None:
     table = read_table(written(tmp_path, 'text,label\n"one\ntwo",x\n\nthree,y\n'))
     assert table.lines == [2, 5]
     assert table.rows[0]["text"] == "one\ntwo"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_line_that_excel_puts_before_the_header(end: str, tmp_path: Path) -> None:
+    table = read_table(written(tmp_path, end.join(["sep=;", "text;label", "a, b;x", ""])))
+    assert table.columns == ["text", "label"]
+    assert (table.rows[0]["text"], table.lines) == ("a, b", [3])
 
 
 def test_words_for_missing_values_are_text(tmp_path: Path) -> None:
@@ -229,3 +237,16 @@ def test_a_subset_is_drawn_with_the_seed() -> None:
     assert len(drawn) == len(set(drawn.texts)) == 5
     assert drawn.texts == subset(texts, 5, seed=3).texts
     assert subset(texts, 50, seed=3) is texts
+
+
+def test_nothing_left_for_testing_is_refused_and_a_class_of_one_text_is_trained_on() -> None:
+    with pytest.raises(ChallengerError, match="no class has two different texts, so that none can be kept for testing"):
+        split_by_class(texts_of(["a", "b"]), 0.2, seed=0)
+    train, test = split_by_class(texts_of(["a"] * 10 + ["alone"]), 0.2, seed=0)
+    assert ("alone" in train.labels, "alone" in test.labels, len(test)) == (True, False, 2)
+
+
+def test_classes_are_counted_the_most_frequent_first() -> None:
+    texts = texts_of(["b", "a", "b", "c"])
+    assert classes_with_counts(texts, ["a", "b", "c"]) == "b (2), a (1), c (1)"
+    assert classes_with_counts(texts, ["a", "b", "c"], shown=1) == "b (2) and 2 more"

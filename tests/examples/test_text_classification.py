@@ -144,6 +144,29 @@ def test_one_file_is_split_read_by_its_text_column_and_ends_in_a_result(tiny_enc
     assert result["train_samples"] == 24
 
 
+def test_a_file_as_others_export_it(tiny_encoder, tmp_path):
+    """Semicolons, Windows-1252, line breaks and quotes in texts, long texts, a class with one row."""
+    texts = [f"freeze my “account”\r\nnow; größe {i}" if i % 2 else "send the money back " * 500 + str(i) for i in range(20)]
+    rows = [(text, ("refund", "freeze")[i % 2]) for i, text in enumerate(texts)] + [("who are you", "other")]
+    path = tmp_path / "tickets.csv"
+    with path.open("w", newline="", encoding="cp1252") as file:
+        csv.writer(file, delimiter=";").writerows([("Message", "label"), *rows])
+    printed = run("--file", path, "--model_name_or_path", tiny_encoder, "--max_steps", 2, "--output_dir", tmp_path / "out")
+    assert "1 class(es) with one text are trained on and not tested: other." in printed
+    assert "Text: column 'Message'." in printed
+    assert "Classes in training: freeze (8), refund (8), other (1)" in printed
+    assert "8 training text(s) were cut to 128 tokens (--max_seq_length)." in printed
+    predict = [sys.executable, "-m", "hf_challenger.predict", str(tmp_path / "out" / "challenger"), "--file", str(path)]
+    predict += ["--output", str(tmp_path / "answers.csv")]
+    done = subprocess.run(predict, capture_output=True, text=True, timeout=300, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "answers.csv").open(newline="", encoding="utf-8") as file:
+        answers = list(csv.DictReader(file))
+    assert [answer["Message"] for answer in answers] == [text for text, _ in rows]
+    assert {answer["label"] for answer in answers} <= {"freeze", "refund", "other"}
+    assert all(1 / 3 <= float(answer["confidence"]) <= 1 for answer in answers)
+
+
 def test_seeds_alone_print_a_table_of_means(tiny_encoder, tmp_path):
     flags = ["--model_name_or_path", tiny_encoder, "--max_steps", 1, "--output_dir", tmp_path / "out", "--method", "plain"]
     printed = run("--file", tickets(tmp_path), *flags, "--seeds", 1, 2)
