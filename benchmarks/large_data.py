@@ -85,6 +85,8 @@ def report(sizes: tuple[int, ...]) -> list[Line]:
 
 
 def table(path: Path = RESULTS) -> str:
+    if not path.is_file():
+        return "No results yet."
     lines = ["| what | size | seconds | MiB |", "|---|---|---|---|"]
     for row in csv.DictReader(path.open()):
         mib = f"{float(row['mib']):.1f}" if row["mib"] else ""

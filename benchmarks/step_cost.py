@@ -267,6 +267,8 @@ def table(path: Path = RESULTS) -> str:
 
 def profile_table(path: Path = RESULTS) -> str:
     report = json.loads(path.read_text())["profile"]
+    if not report:
+        return "No results yet."
     lines = ["| part of steps, memory not settled | " + " | ".join(report) + " |", "|" + "---|" * (len(report) + 1)]
     for part in next(iter(report.values()), {}):
         lines.append(f"| {part} | " + " | ".join(f"{shares[part]:.1%}" for shares in report.values()) + " |")
