@@ -23,7 +23,7 @@ section { border-top: 1px solid var(--line); padding: 1rem 0; }
               text-align: center; vertical-align: top; max-width: 100%; }
 .for { background: rgba(var(--for), var(--a)); } .against { background: rgba(var(--against), var(--a)); }
 .words small { display: block; font-size: .68rem; line-height: 1.1; color: var(--ink); }
-footer, .note { color: var(--quiet); font-size: .85rem; } .key span { color: var(--ink); padding: .1rem .5rem; border-radius: .25rem; }
+footer, .key, .note { color: var(--quiet); font-size: .85rem; } .key span { color: var(--ink); padding: .1rem .5rem; border-radius: .25rem; }
 """
 
 
@@ -45,10 +45,10 @@ def html_page(rows: Sequence[tuple[Sequence[str], Sequence[float], str, str]], t
 </head>
 <body>
 <h1>{escape(title)}</h1>
-{sections}
-<footer class="key"><span class="for" style="--a:.8">orange</span> speaks for the class,
+<p class="key"><span class="for" style="--a:.8">orange</span> speaks for the class,
 <span class="against" style="--a:.8">blue</span> against it. Numbers are relevance; the strongest colour is the largest of
-each text.</footer>
+each text.</p>
+{sections}
 </body>
 </html>
 """

@@ -1,6 +1,7 @@
 """The explain command on a saved tiny classifier, and its page in a real browser."""
 
 import io
+import json
 import math
 import re
 import runpy
@@ -8,16 +9,24 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tiny import pieces_tokenizer, tiny_bert, tiny_config, tiny_tokenizer
-from transformers import BertModel
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoModelForSequenceClassification, BertModel, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from hf_challenger import LRP, ChallengerError
-from hf_challenger.explain import explain, in_terminal, main
+from hf_challenger.explain import explain, in_terminal, load, longest_input, main, wants_colours
 from hf_challenger.heatmap_html import html_page
+
+sys.path.append(str(Path(__file__).parent / "attribution"))
+from families import build
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 
@@ -107,7 +116,7 @@ def test_long_work_shows_a_bar_on_a_terminal(shown, saved, tmp_path, monkeypatch
     (tmp_path / "texts.txt").write_text("w1 w2\nw3\nw4 w5\n")
     monkeypatch.setattr("hf_challenger.explain.MOMENT", 60.0 if shown == "quick" else 1e-9)
     monkeypatch.setattr("hf_challenger.explain.load", lambda name: (tiny_bert(), tiny_tokenizer()))  # which has a bar, too
-    monkeypatch.setattr("hf_challenger.explain.explain", lambda *args: time.sleep(0.15) or explain(*args))
+    monkeypatch.setattr("hf_challenger.explain.explain", lambda *args, **kw: time.sleep(0.15) or explain(*args, **kw))
     stderr = io.StringIO() if shown == "file" else Terminal()
     monkeypatch.setattr(sys, "stderr", stderr)
     if shown == "switched off":
@@ -120,44 +129,53 @@ def test_long_work_shows_a_bar_on_a_terminal(shown, saved, tmp_path, monkeypatch
     assert "explaining" not in capsys.readouterr().out
 
 
+def refused(arguments, capsys):
+    """What the command says on stderr when it ends with exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    return capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["MODEL", "--text", "w1", "--class", "cart"], "no class 'cart'. Choose one of: 'refund', 'card', 'other'"),
+        (["MODEL", "--text", "w1", "--class", "card", "--top", "2"], "without --class"),
+        (["MODEL", "--text", "w1", "--text-pair", "w2", "--text-pair", "w3"], "1 texts and 2 second ones"),
+        (["MODEL", "--text", "w1", "--text-pair", " "], "The second text is empty"),
+        (["/no/such/model", "--text", "w1"], "There is no folder '/no/such/model'"),
         (["MODEL", "--text", "  "], "The text is empty"),
         (["MODEL"], "Give --text, or a --file"),
         (["MODEL", "--file", "no/such.txt"], "cannot be read"),
         (["MODEL", "--text", "w1", "--method", "tea_leaves"], "--method='tea_leaves' is unknown.*'lrp'"),
         (["MODEL", "--text", "w1", "--composite", "mine"], "--composite='mine' is unknown.*'attnlrp'"),
         (["MODEL", "--text", "w1", "--method", "captum_lrp"], "captum's LRP needs float inputs"),
-        (["no/such/model", "--text", "w1"], "No text classifier could be loaded from 'no/such/model'"),
+        (["no/such/model", "--text", "w1"], "There is no folder 'no/such/model'"),
         (["MODEL", "--text", "w1", "--png", "picture.xyz"], "expected to end with .png"),
         (["MODEL", "--text", "w1", "--html", "/no/such/folder/x.html"], "cannot be written"),
     ],
 )
-def test_bad_arguments_end_with_the_way_out(saved, arguments, words):
-    with pytest.raises(SystemExit, match=words):
-        main([saved if a == "MODEL" else a for a in arguments])
+def test_bad_arguments_end_with_the_way_out(saved, arguments, words, capsys):
+    assert re.search(words, refused([saved if a == "MODEL" else a for a in arguments], capsys))
 
 
-def test_a_model_without_a_trained_head_is_refused(tmp_path):
+def test_a_model_without_a_trained_head_is_refused(tmp_path, capsys):
     BertModel(tiny_config()).save_pretrained(tmp_path)
     tiny_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(SystemExit, match=r"no trained classification head .*classifier"):
-        main([str(tmp_path), "--text", "w1"])
+    assert re.search(r"no trained classification head .*classifier", refused([str(tmp_path), "--text", "w1"], capsys))
 
 
-def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path, capsys):
     tiny_bert().save_pretrained(tmp_path)
-    with pytest.raises(SystemExit, match=r"holds no tokenizer, or an empty one"):
-        main([str(tmp_path), "--text", "w1"])
+    assert re.search(r"holds no tokenizer, or an empty one", refused([str(tmp_path), "--text", "w1"], capsys))
 
 
-def test_damaged_weights_are_told_from_a_reason(saved, tmp_path):
+def test_damaged_weights_are_told_from_a_reason(saved, tmp_path, capsys):
     shutil.copytree(saved, tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
-    with pytest.raises(SystemExit, match="No text classifier could be loaded"):
-        main([str(tmp_path / "cut"), "--text", "w1"])
+    assert re.search("No text classifier could be loaded", refused([str(tmp_path / "cut"), "--text", "w1"], capsys))
     model = tiny_bert()
     model.classifier.weight.data.fill_(float("nan"))
     with pytest.raises(ChallengerError, match="NaN or infinite for 'w1 w2'"):
@@ -181,6 +199,129 @@ def test_it_runs_as_a_module(saved, monkeypatch, capsys):
     monkeypatch.delitem(sys.modules, "hf_challenger.explain")
     runpy.run_module("hf_challenger.explain", run_name="__main__")
     assert "confidence" in capsys.readouterr().out
+
+
+# --- classes, pairs and heads ----------------------------------------------------------------------------------------------
+
+
+def test_another_class_is_explained_by_name_or_index():
+    model, tokenizer = tiny_bert(id2label={0: "refund", 1: "card", 2: "other"}).eval(), tiny_tokenizer()
+    batch = tokenizer("w1 w7", return_tensors="pt")
+    logits = model(**batch).logits[0].detach()
+    other = int(logits.argmin())
+    found = explain(model, tokenizer, "w1 w7", label=model.config.id2label[other].upper())
+    assert found.relevance == pytest.approx(LRP(model).attribute(batch, target=other)[0].sum(-1)[1:-1].tolist())
+    assert found.score == pytest.approx(float(logits[other]))
+    assert f"(predicted: {model.config.id2label[int(logits.argmax())]}, 0." in found.heading
+    assert explain(model, tokenizer, "w1 w7", label=str(other)).label == found.label
+
+
+def test_top_explains_the_most_probable_classes_and_json_holds_all_numbers(saved, tmp_path, capsys):
+    main([saved, "--text", "w1 w7", "--top", "2", "--json", str(tmp_path / "why.json")])
+    first, second = json.loads((tmp_path / "why.json").read_text())
+    assert [first["label"], second["label"]] == [label for label, _ in first["ranking"][:2]]
+    assert sum(p for _, p in first["ranking"]) == pytest.approx(1)
+    assert len(second["relevance"]) == len(second["words"]) == 2
+    assert capsys.readouterr().out.count("->") == 2
+
+
+def test_pairs_are_told_apart(saved, capsys):
+    found = explain(tiny_bert(), tiny_tokenizer(), "w1 w7", pair="w3")
+    assert (found.words, found.second) == (["w1", "w7", "w3"], 2)
+    assert found.shown()[0] == ["w1", "w7", "‖", "w3"]
+    main([saved, "--text", "w1 w7", "--text-pair", "w3"])
+    assert re.search(r"w7\n  second text:\n.*w3\n", capsys.readouterr().out)
+
+
+def test_the_key_and_the_score_are_told():
+    found = explain(tiny_bert(), tiny_tokenizer(), "w1 w7")
+    printed = in_terminal(found, colours=False)
+    assert printed.index("Orange (+) speaks for the class") < printed.index("w1\n")
+    rest = found.score - sum(found.relevance) - found.elsewhere
+    assert f"Words sum to {sum(found.relevance):+.2f}" in found.note
+    assert f"the remaining {rest:+.2f}" in found.note
+
+
+def test_no_color_is_respected(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert wants_colours()
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert not wants_colours()
+
+
+def test_one_sigmoid_output_is_a_probability():
+    model = tiny_bert(num_labels=1, problem_type="multi_label_classification", id2label={0: "toxic"})
+    found = explain(model, tiny_tokenizer(), "w1 w2")
+    assert found.confidence == pytest.approx(1 / (1 + math.exp(-found.score)), abs=1e-6)
+    assert "toxic, probability 0." in found.heading
+    assert ("below 0.5" in found.heading) == (found.score < 0)
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_a_lora_folder_has_the_classes_of_its_saved_head(tmp_path, classes):
+    model = tiny_bert(num_labels=classes)
+    tiny_bert(num_labels=3).bert.save_pretrained(tmp_path / "base")
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=classes)
+    base.classifier.load_state_dict(model.classifier.state_dict())
+    trained = get_peft_model(base, LoraConfig(task_type="SEQ_CLS", r=2, init_lora_weights=False)).eval()
+    trained.save_pretrained(tmp_path / "lora")
+    tiny_tokenizer().save_pretrained(tmp_path / "lora")
+    expected = trained(**tiny_tokenizer()("w1 w2", return_tensors="pt")).logits[0].detach()
+    found = explain(*load(str(tmp_path / "lora")), "w1 w2")
+    assert len(found.ranking) == classes
+    assert found.score == pytest.approx(float(expected.max()), abs=1e-5)
+
+
+# --- words and lengths -----------------------------------------------------------------------------------------------------
+
+
+def test_scripts_without_spaces_are_told_by_token():
+    pieces = ["我想", "冻结", "我的", "账户", "card", "##s"]
+    vocabulary = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *pieces])}
+    vocabulary |= {f"##{w}": len(vocabulary) + i for i, w in enumerate(pieces[:4])}
+    core = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=32, **names)
+    assert explain(tiny_bert(), tokenizer, "我想冻结我的账户 cards").words == ["我想", "冻结", "我的", "账户", "cards"]
+
+
+FAMILIES = [
+    "bert",
+    "roberta",
+    "camembert",
+    "esm",
+    "ibert",
+    "mpnet",
+    "longformer",
+    "bart",
+    "opt",
+    "gpt2",
+    "ctrl",
+    "nystromformer",
+]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_longest_input_is_the_longest_that_runs(name):
+    model = build("text", name)
+    limit = longest_input(model, SimpleNamespace(model_max_length=10**30))
+    for length, runs in ((limit, True), (limit + 1, False)):
+        ids = torch.full((1, length), 7)
+        ids[0, -1] = 2
+        with nullcontext() if runs else pytest.raises((IndexError, RuntimeError)), torch.no_grad():
+            model(input_ids=ids, attention_mask=torch.ones_like(ids))
+
+
+@pytest.mark.parametrize("name", ["t5", "xlnet", "bloom"])
+def test_a_text_of_ten_thousand_words_is_cut_where_nothing_limits_it(name):
+    model, tokenizer = build("text", name), tiny_tokenizer()
+    tokenizer.model_max_length = 10**30
+    assert longest_input(model, tokenizer) == 10**6
+    found = explain(model, tokenizer, "w1 " * 10_000, "input_x_gradient")
+    assert (found.tokens_read, found.tokens_given) == (2048, 10_002)
+    assert "2048 of 10002 tokens were read" in found.note
 
 
 # --- the page -------------------------------------------------------------------------------------------------------------
