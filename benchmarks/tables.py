@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import large_data
 import numpy as np
 import step_cost
 from export import RESULTS, Row, read
@@ -286,6 +287,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "cue_report": cue_report_table,
     "step_cost": lambda results: step_cost.table(results / "step_cost.json"),
     "step_cost_profile": lambda results: step_cost.profile_table(results / "step_cost.json"),
+    "large_data": lambda results: large_data.table(results / "large_data.csv"),
     "images_diversity": lambda results: diversity_table(rows_of("images", results)),
 }
 

@@ -49,6 +49,11 @@ class CueCallback(TrainerCallback):
         self.trainer: Any = trainer
         self.first_step = 0
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Trainer has read the loss by now (``logging_nan_inf_filter``), so that what the checks found has arrived too."""
+        if self.trainer._challenger is not None:
+            self.trainer._challenger.checks.read()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """All processes are here; what the step's micro-batches showed is remembered."""
         if self.trainer._challenger is not None:
@@ -66,6 +71,8 @@ class CueCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         challenger = self.trainer._challenger
+        if challenger is not None:
+            challenger.checks.read(wait=True)
         self.trainer._read_counters()
         if self._never_asked(args, state):
             warnings.warn(

@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from .calibration import CalibrationCallback
 from .challenge import ChallengedBatch, ChallengeOptions, Challenger, Cue
-from .checks import check_arguments, check_evaluation_labels, refuse_bad_loss, refuse_unsupported
+from .checks import bad_loss, check_arguments, check_evaluation_labels, harmless_labels, refuse_unsupported
 from .compat import count_labels, head_takes_the_mean, loss_over_the_step, rows_a_micro_batch
 from .cue_callback import Counts, CueCallback, memory_file, write_cues
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning, NotChallengeable
 from .logits import logits_of
 from .losses import IGNORED
 from .scored_trainer import ScoredTrainer
+from .value_checks import on_host
 
 
 class ChallengerTrainer(ScoredTrainer):
@@ -118,12 +119,26 @@ class ChallengerTrainer(ScoredTrainer):
         inputs = self._challenged(model, inputs, first_row)
         if self._trains_as_trainer:
             return self._trainers_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels = inputs[self._label_name(inputs)]  # a loss of the user's may take them out
         loss, outputs = self._trainers_loss(model, inputs, True, num_items_in_batch)
-        if self.accelerator.scaler is None and not loss.isfinite():  # fp16's gradient scaler skips such steps by itself
-            if (inputs[self._label_name(inputs)] != IGNORED).any():
-                refuse_bad_loss(loss.detach(), model, self.state.global_step)
-            loss = logits_of(outputs if isinstance(outputs, dict) else outputs[1:]).sum() * 0  # the mean over no label
+        if self.accelerator.scaler is None:  # fp16's gradient scaler skips bad steps by itself
+            loss = self._checked(loss, outputs, labels, model)
         return (loss, outputs) if return_outputs else loss
+
+    def _checked(self, loss: Tensor, outputs: Any, labels: Tensor, model: nn.Module) -> Tensor:
+        """The loss, or 0 for the NaN that is the mean over no label. Other NaN is told before it reaches the weights."""
+        assert self._challenger is not None
+        checks, step, value, finite = (
+            self._challenger.checks,
+            self.state.global_step,
+            loss.detach(),
+            loss.detach().isfinite(),
+        )
+        checks.expect(finite | (labels == IGNORED).all(), lambda: bad_loss(value, model, step, self.state.global_step))
+        checks.send()
+        if not on_host(loss):
+            return torch.where(finite, loss, torch.zeros_like(loss))
+        return loss if finite else logits_of(outputs if isinstance(outputs, dict) else outputs[1:]).sum() * 0
 
     def _challenged(self, model: nn.Module, inputs: dict[str, Any], first_row: int) -> dict[str, Any]:
         """The batch with units hidden; as it is where this model or task cannot be challenged and nothing asks for it."""
@@ -141,6 +156,8 @@ class ChallengerTrainer(ScoredTrainer):
             warnings.warn(f"Training goes on as with Trainer, without a challenge: {error}", ChallengerWarning, stacklevel=2)
             return inputs
         self._count(batch)
+        if not on_host(labels):
+            inputs = {**inputs, self._label_name(inputs): harmless_labels(labels, challenger.model)}
         return {**inputs, **batch.inputs}
 
     def _trainers_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
