@@ -32,7 +32,7 @@ def logits_position(outputs: Any, ignored: Sequence[str] = (), model: nn.Module 
     """
     if isinstance(outputs, dict):
         kept = {name: value for name, value in outputs.items() if name != "loss" and name not in ignored}
-        return position_of_logits(list(kept), list(kept.values()), model)
+        return 0 if len(kept) == 1 else position_of_logits(list(kept), list(kept.values()), model)
     if isinstance(outputs, (tuple, list)):
         values = [value for value in outputs if not (isinstance(value, torch.Tensor) and value.dim() == 0)]  # the loss
         return position_of_logits([None] * len(values), values, model)

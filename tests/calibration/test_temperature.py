@@ -107,8 +107,9 @@ def test_bf16_weights_are_scaled_too():
     model = tiny_bert().eval().bfloat16()
     batch = {"input_ids": torch.tensor([[2, 7, 8, 3]])}
     logits = model(**batch).logits.float()
-    apply_temperature(model, 1.7)
-    torch.testing.assert_close(model(**batch).logits.float(), logits / 1.7, rtol=0.02, atol=0.02)
+    with pytest.warns(ChallengerWarning, match="divided by 2 and not by 1.7.*the remaining 0.85"):
+        assert apply_temperature(model, 1.7) == 2
+    assert torch.equal(model(**batch).logits.float(), logits / 2)
 
 
 class AfterThought(nn.Module):
@@ -197,13 +198,13 @@ def test_in_half_precision_no_class_changes_also_in_the_saved_model(dtype, tempe
         with pytest.warns(ChallengerWarning, match="could change predicted classes. Divide the logits by the remaining"):
             applied = apply_temperature(model, temperature, batch)
         assert math.log2(applied) == round(math.log2(temperature))
-        assert model.config.calibration_temperature == applied or applied == 1
+        assert getattr(model.config, "calibration_temperature", 1.0) == applied
         model.save_pretrained(tmp_path)
         saved = type(model).from_pretrained(tmp_path, dtype=dtype).eval()
         for calibrated in (model, saved):
             after = calibrated(**batch).logits
             assert torch.equal(after.argmax(1), before.argmax(1))
-            assert torch.equal(after * applied, before)
+            torch.testing.assert_close(after * applied, before, rtol=0, atol=1e-5)  # fp16 has no smaller numbers
 
 
 def test_a_layer_that_peft_would_not_save_is_left_alone():
