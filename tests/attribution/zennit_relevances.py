@@ -40,7 +40,6 @@ def main() -> None:
     from types import ModuleType
 
     sys.modules["zennit.torchvision"] = ModuleType("zennit.torchvision")  # needs torchvision, and none of it is used here
-    import zennit
     from zennit.rules import Epsilon, Gamma, Pass, ZPlus
 
     made = {"epsilon": Epsilon, "epsilon_large": Epsilon, "gamma": Gamma, "zplus": ZPlus}
