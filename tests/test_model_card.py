@@ -403,7 +403,7 @@ def test_results_from_before_the_temperature_are_called_so(trainer: Any) -> None
 
 def test_the_card_and_tensorboard_show_the_cue_report(config: Any, monkeypatch: Any, tmp_path: Path) -> None:
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
-    options = {"challenge_selection": "cues", "challenge_share": 0.1, "challenge_threshold": 0.4}
+    options = {"challenge_selection": "cues", "challenge_share": 0.01}
     args = config(**options, num_train_epochs=10, max_steps=-1, logging_steps=30, report_to="tensorboard")
     run = ChallengerTrainer(tiny_bert(num_labels=2), args, train_dataset=leaky_data(), processing_class=tiny_tokenizer())
     run.train()
