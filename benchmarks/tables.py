@@ -211,6 +211,7 @@ COMPARED = {
     "row-level LRP": "row-level LRP",
     "counts": "counts",
     "cues": "**ours**",
+    "named": "**ours**, cues named",
     "bound": "without the cue",
 }
 
@@ -266,6 +267,7 @@ TRAINED = {
 }
 TABLES: dict[str, Callable[[Path], str]] = {
     "cues_texts": partial(cue_table, "cues_texts"),
+    "cues_texts_shuffled": partial(cue_table, "cues_texts", reading="shuffled"),
     "cues_images": partial(cue_table, "cues_images"),
     "cues_series": partial(cue_table, "cues_series"),
     "leaky": story_table,
