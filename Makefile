@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: bench-small tables quickstart test test-families test-faults test-wheel notebooks dist release-notes docs quality style clean
+.PHONY: bench-small tables quickstart test test-families test-faults test-latest test-wheel notebooks dist release-notes docs quality style clean
 
 $(VENV)/.examples: setup.cfg constraints.txt
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
@@ -29,6 +29,16 @@ quickstart: $(VENV)/.examples
 # Two processes of one thread each: a test file stays in one of them, since files share trained models.
 test: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not families and not faults and not wheel" -n 2 --dist loadfile $(PYTEST_ARGS)
+
+## The tests with the newest transformers that setup.cfg allows, in a virtual environment of its own. Meant to run weekly.
+LATEST := .venv-latest
+test-latest:
+	@test -d $(LATEST) || $(PYTHON) -m venv $(LATEST)
+	@grep -v '^transformers==' constraints.txt > $(LATEST)/constraints.txt
+	@$(LATEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -c $(LATEST)/constraints.txt -e ".[examples,test]"
+	@$(LATEST)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade -c $(LATEST)/constraints.txt "transformers<6"
+	@$(LATEST)/bin/python -c "import transformers; print('transformers', transformers.__version__)"
+	@OMP_NUM_THREADS=1 $(LATEST)/bin/python -m pytest -m "not families and not faults and not wheel" -n 2 --dist loadfile $(PYTEST_ARGS)
 
 ## LRP on every classifier family of transformers; writes the table in docs/.
 test-families: $(VENV)/.dev
@@ -82,4 +92,4 @@ style: $(VENV)/.dev
 	@$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) outputs site dist build .pytest_cache .mypy_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(LATEST) outputs site dist build .pytest_cache .mypy_cache .ruff_cache *.egg-info

@@ -60,14 +60,14 @@ def text_model(name: str, classes: int) -> tuple[Callable[[], PreTrainedModel], 
     """A maker of models, with initial weights of the head from torch's current seed, and the tokenizer."""
     folder = minilm_folder()
 
-    def minilm() -> PreTrainedModel:
-        return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=classes)
+    def minilm(**config: Any) -> PreTrainedModel:
+        return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=classes, **config)
 
     def text_cnn() -> PreTrainedModel:
         embeddings = minilm().get_input_embeddings().weight.detach().clone()
         return TextCNN(TextCNNConfig(num_labels=classes), embeddings)
 
-    makers = {"minilm": minilm, "text_cnn": text_cnn}
+    makers = {"minilm": minilm, "minilm_2_layers": lambda: minilm(num_hidden_layers=2), "text_cnn": text_cnn}
     if name not in makers:
         raise SystemExit(f"Unknown model {name!r} for texts; known: {', '.join(makers)}.")
     return makers[name], AutoTokenizer.from_pretrained(folder)

@@ -42,6 +42,7 @@ def cells(experiment: dict[str, Any]) -> list[dict[str, Any]]:
         for cue in experiment.get("cues", [{}])  # {"cue": kind, "strength": share of the training rows}; {}: none
         for method, settings in experiment["methods"].items()
         if seed < settings.get("seeds", 10**9) and not (settings.get("only_clean") and cue)
+        if not (settings.get("challenge_hide") == "planted" and cue.get("cue") == "none")  # nothing to name
     ]
 
 

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import large_data
 import numpy as np
 import step_cost
 from export import RESULTS, Row, read
@@ -210,6 +211,7 @@ COMPARED = {
     "row-level LRP": "row-level LRP",
     "counts": "counts",
     "cues": "**ours**",
+    "named": "**ours**, cues named",
     "bound": "without the cue",
 }
 
@@ -250,6 +252,13 @@ def story_table(results: Path) -> str:
     return (ROOT / "examples" / "leaky_data" / "results" / "results.md").read_text().strip()
 
 
+def cue_report_table(results: Path) -> str:
+    """How far the cue report can be trusted."""
+    from cue_report import table as measured  # loads torch and transformers
+
+    return measured(results / "cue_report.json")
+
+
 TRAINED = {
     "plain": "Trainer",
     "label smoothing": "label smoothing",
@@ -258,6 +267,7 @@ TRAINED = {
 }
 TABLES: dict[str, Callable[[Path], str]] = {
     "cues_texts": partial(cue_table, "cues_texts"),
+    "cues_texts_shuffled": partial(cue_table, "cues_texts", reading="shuffled"),
     "cues_images": partial(cue_table, "cues_images"),
     "cues_series": partial(cue_table, "cues_series"),
     "leaky": story_table,
@@ -276,8 +286,10 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "clean_series": Quoted(
         "series_small:trace,medicalimages,phalangesoutlinescorrect,japanesevowels,italypowerdemand", TRAINED
     ),
+    "cue_report": cue_report_table,
     "step_cost": lambda results: step_cost.table(results / "step_cost.json"),
     "step_cost_profile": lambda results: step_cost.profile_table(results / "step_cost.json"),
+    "large_data": lambda results: large_data.table(results / "large_data.csv"),
     "images_diversity": lambda results: diversity_table(rows_of("images", results)),
 }
 

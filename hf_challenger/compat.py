@@ -21,7 +21,6 @@ from transformers import Trainer
 
 from .errors import ChallengerError
 from .hub import explain_failed_upload, warn_of_failed_uploads
-from .logits import logits_of
 from .losses import IGNORED
 
 # Heads whose own loss is a plain mean over the batch's labels, whatever num_items_in_batch says. They share no base class.
@@ -52,10 +51,9 @@ def loss_over_the_step(outputs: Any, labels: Tensor, labels_in_step: Tensor, pro
         The loss. Its sum over micro-batches, and mean over processes, is the mean over the step's labels.
     """
     labelled = (labels != IGNORED).sum()
-    if not labelled:  # the head's mean over no label is NaN
-        return logits_of(outputs if isinstance(outputs, dict) else outputs[1:]).sum() * 0
     loss = outputs["loss"] if isinstance(outputs, dict) else outputs[0]
-    return loss * labelled / labels_in_step * processes
+    # The head's mean over no label is NaN, with gradients of zero. Not by ``if``, which would wait for the device.
+    return torch.where(labelled > 0, loss, 0) * labelled / labels_in_step * processes
 
 
 def count_labels(
@@ -76,10 +74,13 @@ def count_labels(
 
 
 def ignored_outputs(model: nn.Module | None, ignore_keys: list[str] | None) -> list[str]:
-    """The output fields that ``Trainer.prediction_step`` leaves out: what it does inside and does not return."""
+    """The output fields that ``Trainer.prediction_step`` is told to leave out, so that their places are known.
+
+    Its own default differs: a config that names none leaves out ``past_key_values`` in 5.23, and ``cache`` in 5.24.
+    """
     if ignore_keys is not None:
         return ignore_keys
-    return list(getattr(getattr(model, "config", None), "keys_to_ignore_at_inference", ["past_key_values"]))
+    return list(getattr(getattr(model, "config", None), "keys_to_ignore_at_inference", ["past_key_values", "cache"]))
 
 
 def rows_a_micro_batch(trainer: Trainer) -> int:

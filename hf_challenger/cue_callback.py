@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,24 @@ SHOWN = 5  # cues on the console
 logger = logging.get_logger(__name__)
 
 
+@dataclass
+class Counts:
+    """What a training did to its rows, each counted once an epoch.
+
+    Attributes:
+        rows: that were trained on.
+        challenged: those in which a cue, or what a row-level selection chose, was hidden.
+        leaked: those from which a cue of ``challenge_hide`` was removed.
+    """
+
+    rows: int = 0
+    challenged: int = 0
+    leaked: int = 0
+
+    def add(self, rows: int, challenged: int, leaked: int) -> None:
+        self.rows, self.challenged, self.leaked = self.rows + rows, self.challenged + challenged, self.leaked + leaked
+
+
 class CueCallback(TrainerCallback):
     """Added by :class:`~hf_challenger.ChallengerTrainer` by itself."""
 
@@ -30,16 +49,21 @@ class CueCallback(TrainerCallback):
         self.trainer: Any = trainer
         self.first_step = 0
 
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Trainer has read the loss by now (``logging_nan_inf_filter``), so that what the checks found has arrived too."""
+        if self.trainer._challenger is not None:
+            self.trainer._challenger.checks.read()
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """All processes are here; what the step's micro-batches showed is remembered."""
         if self.trainer._challenger is not None:
             self.trainer._challenger.update()
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        challenger = self.trainer._challenger
+        challenger, counts = self.trainer._challenger, self.trainer._counts_so_far()
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
         if challenger is not None and state.is_world_process_zero and not args.save_only_model and folder.is_dir():
-            torch.save(challenger.memory.state_dict(), folder / MEMORY_FILE)
+            torch.save({**challenger.memory.state_dict(), "counts": asdict(counts)}, folder / MEMORY_FILE)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.first_step = state.global_step
@@ -47,6 +71,9 @@ class CueCallback(TrainerCallback):
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         challenger = self.trainer._challenger
+        if challenger is not None:
+            challenger.checks.read(wait=True)
+        self.trainer._read_counters()
         if self._never_asked(args, state):
             warnings.warn(
                 f"Nothing was challenged: {type(self.trainer).__name__}.compute_loss never called ChallengerTrainer's. Call"
@@ -59,8 +86,13 @@ class CueCallback(TrainerCallback):
         if self.trainer.accelerator.num_processes > 1:
             challenger.memory.reduce_counts(lambda counts: self.trainer.accelerator.reduce(counts, "sum"))
         if state.is_world_process_zero and not self.trainer._trains_as_trainer:
-            print(said(challenger.cues), flush=True)
-            for name in challenger.leaks.names if challenger.leaks and not challenger.leaks.rows_found else ():
+            from .report.card_text import cues_table
+            from .report.text_log import log_text
+
+            found = challenger.cues
+            print(said(found), flush=True)
+            log_text(self.trainer, "cues", cues_table(found) or said(found))
+            for name in challenger.leaks.names if not self.trainer._counts.leaked else ():
                 logger.warning("challenge_hide names %r, but no training row holds any of the names.", name)
 
     def _never_asked(self, args: Any, state: Any) -> bool:

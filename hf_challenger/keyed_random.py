@@ -35,7 +35,7 @@ def hashed(*keys: int | Tensor) -> Tensor:
     state = torch.zeros((), dtype=torch.int64)
     for key in keys:
         key = torch.as_tensor(key, dtype=torch.int64)
-        state = _mix((state.to(key.device) if state.dim() == 0 else state) ^ (key + _GOLDEN)) + _GOLDEN
+        state = _mix(state ^ (key + _GOLDEN)) + _GOLDEN
     return _mix(state)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .errors import ChallengerError, NotChallengeable
+from .value_checks import Expect, at_once
 
 IGNORED = -100  # the label of a row, or of one of its outputs, that takes no part in the loss
 PROBLEM_TYPES = ("single_label_classification", "multi_label_classification", "regression")
@@ -19,8 +20,8 @@ def problem_type_of(declared: str | None, outputs: int | None, labels: Tensor) -
     return "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
 
 
-def check_labels(logits: Tensor, labels: Tensor, problem_type: str) -> None:
-    """Raise :class:`ChallengerError` where labels do not fit the logits. Waits for the device.
+def check_labels(logits: Tensor, labels: Tensor, problem_type: str, expect: Expect = at_once) -> None:
+    """Raise :class:`ChallengerError` where labels do not fit the logits; ``expect`` says when, for what needs their values.
 
     A class out of range would end in a device-side assert, or train on a wrong class; a NaN would spoil the weights.
     """
@@ -39,21 +40,33 @@ def check_labels(logits: Tensor, labels: Tensor, problem_type: str) -> None:
                 f" classes takes one integer a row, ({rows},). For several true classes a row, pass floats of shape"
                 f" ({rows}, {outputs}) and set problem_type='multi_label_classification' in the model's config."
             )
-        outside = labels[((labels < 0) | (labels >= outputs)) & (labels != IGNORED)]
-        if outside.numel():
-            raise ChallengerError(
-                f"Label {outside.reshape(-1)[0].item()} is outside the model's {outputs} classes (0 to {outputs - 1}). Load the"
-                " model with num_labels=<number of classes>, or map your labels to 0, 1, 2, …"
-            )
+        expect(~outside(labels, outputs).any(), lambda: _wrong_class(labels, outputs))
         return
     if labels.numel() != rows * outputs:
         raise ChallengerError(
             f"Labels of shape {tuple(labels.shape)} and type {labels.dtype} were given, but {problem_type} with {outputs}"
             f" outputs takes one number a row and output, ({rows}, {outputs}). For one class a row, pass integers."
         )
-    if labels.is_floating_point() and not labels.isfinite().all():
-        row = int((~labels.isfinite()).reshape(rows, -1).any(1).nonzero()[0])
-        raise ChallengerError(
-            f"The labels of row {row} of the batch are NaN or infinite: {labels[row].tolist()}. Clean the data; -100 leaves a"
-            " label out of the loss."
-        )
+    if labels.is_floating_point():
+        expect(labels.isfinite().all(), lambda: _not_finite(labels))
+
+
+def outside(labels: Tensor, classes: int) -> Tensor:
+    """Which labels, of any shape, are neither a class nor :data:`IGNORED`."""
+    return ((labels < 0) | (labels >= classes)) & (labels != IGNORED)
+
+
+def _wrong_class(labels: Tensor, outputs: int) -> ChallengerError:
+    wrong = labels[outside(labels, outputs)].reshape(-1)[0].item()
+    return ChallengerError(
+        f"Label {wrong} is outside the model's {outputs} classes (0 to {outputs - 1}). Load the model with"
+        " num_labels=<number of classes>, or map your labels to 0, 1, 2, …"
+    )
+
+
+def _not_finite(labels: Tensor) -> ChallengerError:
+    row = int((~labels.isfinite()).reshape(len(labels), -1).any(1).nonzero()[0])
+    return ChallengerError(
+        f"The labels of row {row} of the batch are NaN or infinite: {labels[row].tolist()}. Clean the data; -100 leaves a"
+        " label out of the loss."
+    )

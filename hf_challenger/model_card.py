@@ -6,8 +6,8 @@ import math
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,22 @@ from yaml import YAMLError
 
 from .calibration import BINS
 from .challenge import ChallengeOptions, Cue
+from .cue_callback import Counts
 from .errors import ChallengerError
-from .inputs import BY_INPUT, Blocks, Tokens
+from .inputs import BY_INPUT
 from .inputs.main_input import main_input_of
+from .report.base_model import base_and_licence
+from .report.card_text import (
+    calibration_text,
+    cue_report_text,
+    cues_table,
+    effective,
+    one_line,
+    options_table,
+    table,
+    what_was_hidden,
+)
+from .report.cue_results import CueReport
 from .version import __version__
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -41,24 +54,6 @@ METRICS = {
     "loss": ("Loss", "↓", "Loss"),
 }
 
-UNITS = {"tokens": "tokens", "series": "blocks of time steps", "patches": "patches", "audio": "blocks of samples"}
-DRAWN = {
-    "sample": "drawn in proportion to their positive relevance",
-    "top": "the most relevant ones",
-    "random": "drawn at random, whatever their relevance",
-}
-CUES_SHOWN = 10  # in the card's table; cues.json has all
-HIDDEN = {
-    "attention": "removed from attention",
-    "mask": "replaced by the mask token",
-    "mean": "replaced by the mean",
-    "zero": "set to zero",
-    "noise": "replaced by noise",
-    "interpolate": "interpolated from their neighbours",
-    "blur": "blurred",
-    "swap": "swapped for another row's",
-}
-
 
 @dataclass
 class Card:
@@ -66,8 +61,10 @@ class Card:
 
     Attributes:
         summary: transformers' own account of the run: name, base model, data set, hyperparameters.
-        options: how it was challenged.
+        options: how it was challenged, with the values that acted.
         units: the adapter's name, as ``challenge_units`` takes it.
+        counts: what was hidden in training.
+        why_not: one sentence, where nothing could be hidden; empty else.
         steps: optimizer steps so far.
         training_rows: size of the training set, None if unknown.
         results: split → metric → value, as ``evaluate()`` logged them.
@@ -76,15 +73,18 @@ class Card:
         heat_maps: caption → path of a picture, relative to the card.
         versions: package → version.
         temperature: what :func:`~hf_challenger.calibration.apply_temperature` folded into the model; None: nothing.
-        calibrated: whether a temperature that was fitted after training is part of that.
+        expected_accuracy: to which a temperature was fitted after training; None: none was.
+        measured_before: splits whose results are those of the model without the temperature.
         cues: what the model was found to lean on.
-        challenged_share: share of the rows that were challenged, as counted in training; None: not counted.
+        cue_report: what it does without them, if that was measured.
     """
 
     summary: TrainingSummary
     options: ChallengeOptions
     units: str
     steps: int
+    counts: Counts = field(default_factory=Counts)
+    why_not: str = ""
     training_rows: int | None = None
     results: dict[str, dict[str, float]] = field(default_factory=dict)
     baseline: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -92,9 +92,10 @@ class Card:
     heat_maps: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     temperature: float | None = None
-    calibrated: bool = False
+    expected_accuracy: float | None = None
+    measured_before: list[str] = field(default_factory=list)
     cues: list[Cue] = field(default_factory=list)
-    challenged_share: float | None = None
+    cue_report: CueReport | None = None
 
     def render(self) -> ModelCard:
         """The card, with its metadata."""
@@ -103,11 +104,16 @@ class Card:
             template_path=str(TEMPLATE),
             title=self.summary.model_name,
             origin=self._origin(),
-            challenged=bool(self.challenged_share),
-            how=how_it_was_challenged(self.options, self.units, self.challenged_share, self.cues)
-            + (how_it_was_calibrated() if self.calibrated else ""),
+            by_cues=self.options.challenge_selection == "cues",
+            hides=not self.why_not,
+            uses_lrp=not self.why_not
+            and self.options.challenge_attribution == "lrp"
+            and self.options.challenge_selection != "random",
+            hidden=self.why_not or what_was_hidden(self.options, self.units, self.counts, self.cues),
             cues_table=cues_table(self.cues),
+            cue_report=cue_report_text(self.cue_report) if self.cue_report is not None else "",
             options_table=options_table(self.options),
+            calibration=self._calibration(),
             results_table=results_table(self.results, self.baseline),
             has_baseline=any(self.baseline.values()),
             reliability_diagram=self.reliability_diagram,
@@ -116,8 +122,14 @@ class Card:
             training_rows=self.training_rows,
             hyperparameters=self.summary.hyperparameters or {},
             versions=self.versions,
-            temperature=None if self.temperature is None else f"{self.temperature:.3g}",
         )
+
+    def _calibration(self) -> str:
+        """Empty for tasks whose calibration is not measured."""
+        if self.temperature is not None:
+            return calibration_text(self.temperature, self.expected_accuracy, self.measured_before)
+        measured = any("ece" in found for found in self.results.values())
+        return "No temperature was fitted: confidences are as trained." if measured and self.steps else ""
 
     def _metadata(self) -> ModelCardData:
         s = self.summary
@@ -160,8 +172,9 @@ class Card:
         if base:
             start = f"[{base}](https://huggingface.co/{base}), fine-tuned"
         else:  # None: Trainer found a folder; "": no name at all, as of a model made from a config
-            start = "A classifier, trained" if base == "" else "A model from a local folder, fine-tuned"
-        return f"{start} on {' and '.join(names) if names else 'a data set that was not named'}."
+            start = "A model, trained" if base == "" else "A model from a local folder, fine-tuned"
+        rows = f"{self.training_rows} rows of " if self.training_rows is not None else ""
+        return f"{start} on {rows}{' and '.join(names) if names else 'a data set that was not named'}."
 
 
 # --- from a trainer -----------------------------------------------------------------------------------------------------
@@ -189,23 +202,37 @@ def write_model_card(trainer: Trainer, told: dict[str, Any]) -> Path:
     tags = [*_listed(told.pop("tags", None)), *_listed(existing.tags if existing else None), "hf-challenger"]
     if not hasattr(trainer.model, "config"):
         told.setdefault("finetuned_from", "")  # from_trainer would look for it in the config
+    origin = told.get("finetuned_from") or str(getattr(getattr(trainer.model, "config", None), "_name_or_path", "") or "")
+    base, licence = base_and_licence(origin) if origin else (None, None)
+    if base is not None:
+        told.setdefault("finetuned_from", base)
+    if licence is not None:
+        told.setdefault("license", licence)
     told.setdefault("tasks", _task_of(trainer.model))
     summary = TrainingSummary.from_trainer(trainer, tags=list(dict.fromkeys(tags)), **told)
-    results = evaluations(trainer)
+    if "optimizer" in (summary.hyperparameters or {}):  # transformers prints the name of its enumeration
+        summary.hyperparameters["optimizer"] = _optimizer(trainer.args)
+    results, before = evaluations(trainer), evaluated_before_calibration(trainer)
+    options, challenger = ChallengeOptions.of(trainer.args), getattr(trainer, "_challenger", None)
+    counts = getattr(trainer, "_counts", Counts())
+    fitted = [log["expected_accuracy"] for log in trainer.state.log_history if "calibration_temperature" in log]
     card = Card(
         summary,
-        options := ChallengeOptions.of(trainer.args),
+        options if challenger is None else effective(options, challenger),
         _units_name(trainer.model, options),
         trainer.state.global_step,
+        counts,
+        why_not_challenged(trainer, counts),
         len(trainer.train_dataset) if hasattr(trainer.train_dataset, "__len__") else None,  # type: ignore[arg-type]
         results,
         compared(results, baseline),
         **placed(folder, **pictures),
         versions={"hf_challenger": __version__, "python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         temperature=getattr(getattr(trainer.model, "config", None), "calibration_temperature", None),
-        calibrated=any("calibration_temperature" in log for log in trainer.state.log_history),
+        expected_accuracy=fitted[-1] if fitted else None,
+        measured_before=[split for split in results if split in before],
         cues=getattr(trainer, "cues", []),
-        challenged_share=counted_share(trainer),
+        cue_report=getattr(trainer, "_cue_report", None),
     )
     folder.mkdir(parents=True, exist_ok=True)
     rendered = card.render()
@@ -226,10 +253,15 @@ def _save(card: ModelCard, path: Path) -> None:
     os.replace(whole, path)
 
 
-def counted_share(trainer: Trainer) -> float | None:
-    """Share of the training rows that were challenged, over the logged steps; None where none was counted."""
-    logs = [log["challenged_share"] for log in trainer.state.log_history if "challenged_share" in log]
-    return sum(logs) / len(logs) if logs else None
+def why_not_challenged(trainer: Any, counts: Counts) -> str:
+    """One sentence on why nothing could be hidden in training; empty where it could be."""
+    if getattr(trainer.args, "challenge_share", None) == 0:
+        return "`challenge_share=0`: training was plain `Trainer`'s."
+    if getattr(trainer, "_trains_as_trainer", False):
+        return "This model or task cannot be challenged: training was plain `Trainer`'s."
+    if not counts.rows:
+        return f"No batch of this training passed through the challenge of `{type(trainer).__name__}`: nothing was hidden."
+    return ""
 
 
 def evaluations(trainer: Trainer) -> dict[str, dict[str, float]]:
@@ -247,6 +279,23 @@ def evaluations(trainer: Trainer) -> dict[str, dict[str, float]]:
             if numbers:
                 found[split] = dict(sorted(numbers.items(), key=_rank))
     return found
+
+
+def evaluated_before_calibration(trainer: Trainer) -> set[str]:
+    """Splits whose last evaluation came before the temperature was fitted."""
+    last: dict[str, int] = {}
+    fitted = -1
+    for i, log in enumerate(trainer.state.log_history):
+        fitted = i if "calibration_temperature" in log else fitted
+        last |= {key.removesuffix("_runtime"): i for key in log if key.endswith("_runtime")}
+    return {split for split, i in last.items() if i < fitted}
+
+
+def _optimizer(args: Any) -> str:
+    name = str(getattr(args.optim, "value", args.optim))
+    if "adam" in name:
+        name += f", betas ({args.adam_beta1}, {args.adam_beta2}), epsilon {args.adam_epsilon}"
+    return f"{name}, {args.optim_args}" if args.optim_args else name
 
 
 def compared(results: dict[str, dict[str, float]], baseline: Mapping[str, Any] | None) -> dict[str, dict[str, float]]:
@@ -283,7 +332,7 @@ def placed(folder: Path, reliability_diagram: Any, heat_maps: Any) -> dict[str, 
         if reliability_diagram is None
         else _place(folder, reliability_diagram, "reliability_diagram", "reliability_diagram"),
         "heat_maps": {
-            _one_line(caption).replace("[", "(").replace("]", ")"): _place(folder, picture, f"heat_map_{i}", "heat_maps")
+            one_line(caption).replace("[", "(").replace("]", ")"): _place(folder, picture, f"heat_map_{i}", "heat_maps")
             for i, (caption, picture) in enumerate((heat_maps or {}).items(), 1)
         },
     }
@@ -325,68 +374,6 @@ def _units_name(model: Any, options: ChallengeOptions) -> str:
 # --- words and tables ---------------------------------------------------------------------------------------------------
 
 
-def how_it_was_challenged(
-    options: ChallengeOptions, adapter: str, challenged_share: float | None, cues: Sequence[Cue]
-) -> str:
-    """Some sentences, on what was counted and not on what was asked for."""
-    o, units = options, UNITS.get(adapter, "units")
-    if not challenged_share and not (o.challenge_selection == "cues" and challenged_share is not None):
-        return "It was not challenged in training, which was plain `Trainer`'s."
-    who = "LRP" if o.challenge_attribution == "lrp" else f"`{o.challenge_attribution}`"
-    rules = f" with the rules `{_shown(o.challenge_composite)}`" if o.challenge_attribution == "lrp" else ""
-    perturbation = o.challenge_perturbation
-    if perturbation == "auto":
-        perturbation = "attention" if units == "tokens" else "mean"
-    hidden = HIDDEN.get(perturbation, f"hidden by `{perturbation}`")
-    named = ""
-    if o.challenge_hide:
-        named = f" Known leaks were hidden or exchanged in every row: {', '.join(map(repr, o.challenge_hide))}."
-    if o.challenge_selection != "cues":
-        drawn = DRAWN.get(o.challenge_selection, f"chosen by `{o.challenge_selection}`")
-        return (
-            f"In training {challenged_share:.0%} of the rows were challenged: some of their {units}, {drawn} ({who}{rules}), were"
-            f" {hidden}.{named}"
-        )
-    threshold = o.challenge_threshold
-    if threshold is None:
-        threshold = (Tokens if adapter == "tokens" else Blocks).threshold
-    what = (
-        f"A cue is what holds over {threshold:.0%} of the relevance ({who}{rules}) of the rows that hold it, and"
-        " recurs in a class."
-    )
-    if not cues:
-        return f"{what} None was found, so that training was plain `Trainer`'s.{named}"
-    return (
-        f"{what} The model leaned on the cues below; in {o.challenge_share:.0%} of the rows that held one it was {hidden}."
-        f" In all, something was hidden in {challenged_share:.1%} of the rows.{named}"
-    )
-
-
-def cues_table(cues: Sequence[Cue]) -> str:
-    """A markdown row a cue, the strongest first; empty where there is none."""
-    rows = [
-        (f"`{cue.text}`", cue.class_name, f"{cue.coverage:.0%}", f"{cue.strength:.2f}", str(cue.hidden_rows))
-        for cue in cues[:CUES_SHOWN]
-    ]
-    return _table(("cue", "class", "rows of the class", "strength", "times hidden"), rows) if rows else ""
-
-
-def how_it_was_calibrated() -> str:
-    """One sentence more, if the trainer's temperature is in the model."""
-    return (
-        " After training, the scores were divided by a temperature, at which the mean confidence on training rows equals the"
-        " accuracy to expect on new rows. A linear probe of the untrained features gave that accuracy. No held-out labels were"
-        " used."
-    )
-
-
-def options_table(options: ChallengeOptions) -> str:
-    """A markdown row an option."""
-    default = ChallengeOptions()
-    rows = [(f.name, _shown(getattr(options, f.name)), _shown(getattr(default, f.name))) for f in fields(ChallengeOptions)]
-    return _table(("option", "value", "default"), [(f"`{name}`", *values) for name, *values in rows])
-
-
 def results_table(results: dict[str, dict[str, float]], baseline: dict[str, dict[str, float]]) -> str:
     """A markdown row a metric, a column a split, with the baseline's to the right of it."""
     metrics = sorted(dict.fromkeys(m for found in results.values() for m in found), key=lambda m: _rank((m, 0)))
@@ -399,24 +386,11 @@ def results_table(results: dict[str, dict[str, float]], baseline: dict[str, dict
     for metric in metrics:
         name = " ".join(METRICS[metric][:2]) if metric in METRICS else f"`{metric}`"
         rows.append((name, *(f"{values[metric]:.4f}" if metric in values else "" for _, values in columns)))
-    return _table(("metric", *(name for name, _ in columns)), rows) if rows else ""
+    return table(("metric", *(name for name, _ in columns)), rows) if rows else ""
 
 
 def _rank(item: tuple[str, Any]) -> int:
     return list(METRICS).index(item[0]) if item[0] in METRICS else len(METRICS)
-
-
-def _shown(value: Any) -> str:
-    return "not set" if value is None else str(getattr(value, "name", value))
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(_one_line(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _one_line(text: Any) -> str:
-    return " ".join(str(text).split())
 
 
 def _listed(value: Any) -> list[Any]:

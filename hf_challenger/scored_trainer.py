@@ -51,8 +51,9 @@ class ScoredTrainer(FailedUploads):
         metrics = self.compute_metrics
         if not isinstance(metrics, CalibrationMetrics):
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
-        with metrics.watching(model, ignored_outputs(self.model, ignore_keys)):
-            loss, predictions, labels = super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        ignored = ignored_outputs(self.model, ignore_keys)
+        with metrics.watching(model, ignored):
+            loss, predictions, labels = super().prediction_step(model, inputs, prediction_loss_only, ignored)
         return loss, metrics.kept(predictions), labels
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 
 from .calibration import CalibrationCallback
 from .challenge import ChallengedBatch, ChallengeOptions, Challenger, Cue
-from .checks import check_arguments, check_evaluation_labels, refuse_bad_loss, refuse_unsupported
+from .checks import bad_loss, check_arguments, check_evaluation_labels, harmless_labels, refuse_unsupported
 from .compat import count_labels, head_takes_the_mean, loss_over_the_step, rows_a_micro_batch
-from .cue_callback import CueCallback, memory_file, write_cues
+from .cue_callback import Counts, CueCallback, memory_file, write_cues
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning, NotChallengeable
 from .logits import logits_of
 from .losses import IGNORED
 from .scored_trainer import ScoredTrainer
+from .value_checks import on_host
 
 
 class ChallengerTrainer(ScoredTrainer):
@@ -47,7 +49,9 @@ class ChallengerTrainer(ScoredTrainer):
         self._computed_losses = False  # in this training, by compute_loss of this class
         self._saved_memory: str | None = None  # of the checkpoint that training resumes from
         self._memory_file: str | None = None  # the same, until it is loaded
-        self._counters: Tensor | None = None
+        self._counters: Tensor | None = None  # of this process, since they were last read
+        self._counts = Counts()
+        self._cue_report: Any = None
         self._labels_in_step: Tensor | None = None
         self._micro_step = 0
         self._warned_not_finite = False
@@ -81,6 +85,7 @@ class ChallengerTrainer(ScoredTrainer):
         """When training begins; with auto_find_batch_size once more for each size that is tried."""
         self._challenger, self._counters, self._memory_file = None, None, self._saved_memory
         self._trains_as_trainer = self._computed_losses = False
+        self._counts, self._cue_report = Counts(), None
         options = ChallengeOptions.of(self.args)
         for idle in options.without_effect():
             warnings.warn(idle, NoEffectWarning, stacklevel=2)
@@ -114,12 +119,26 @@ class ChallengerTrainer(ScoredTrainer):
         inputs = self._challenged(model, inputs, first_row)
         if self._trains_as_trainer:
             return self._trainers_loss(model, inputs, return_outputs, num_items_in_batch)
+        labels = inputs[self._label_name(inputs)]  # a loss of the user's may take them out
         loss, outputs = self._trainers_loss(model, inputs, True, num_items_in_batch)
-        if self.accelerator.scaler is None and not loss.isfinite():  # fp16's gradient scaler skips such steps by itself
-            if (inputs[self._label_name(inputs)] != IGNORED).any():
-                refuse_bad_loss(loss.detach(), model, self.state.global_step)
-            loss = logits_of(outputs if isinstance(outputs, dict) else outputs[1:]).sum() * 0  # the mean over no label
+        if self.accelerator.scaler is None:  # fp16's gradient scaler skips bad steps by itself
+            loss = self._checked(loss, outputs, labels, model)
         return (loss, outputs) if return_outputs else loss
+
+    def _checked(self, loss: Tensor, outputs: Any, labels: Tensor, model: nn.Module) -> Tensor:
+        """The loss, or 0 for the NaN that is the mean over no label. Other NaN is told before it reaches the weights."""
+        assert self._challenger is not None
+        checks, step, value, finite = (
+            self._challenger.checks,
+            self.state.global_step,
+            loss.detach(),
+            loss.detach().isfinite(),
+        )
+        checks.expect(finite | (labels == IGNORED).all(), lambda: bad_loss(value, model, step, self.state.global_step))
+        checks.send()
+        if not on_host(loss):
+            return torch.where(finite, loss, torch.zeros_like(loss))
+        return loss if finite else logits_of(outputs if isinstance(outputs, dict) else outputs[1:]).sum() * 0
 
     def _challenged(self, model: nn.Module, inputs: dict[str, Any], first_row: int) -> dict[str, Any]:
         """The batch with units hidden; as it is where this model or task cannot be challenged and nothing asks for it."""
@@ -137,6 +156,8 @@ class ChallengerTrainer(ScoredTrainer):
             warnings.warn(f"Training goes on as with Trainer, without a challenge: {error}", ChallengerWarning, stacklevel=2)
             return inputs
         self._count(batch)
+        if not on_host(labels):
+            inputs = {**inputs, self._label_name(inputs): harmless_labels(labels, challenger.model)}
         return {**inputs, **batch.inputs}
 
     def _trainers_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
@@ -168,7 +189,9 @@ class ChallengerTrainer(ScoredTrainer):
                 memory=memory,
             )
             if self._memory_file is not None:
-                known.memory.load_state_dict(torch.load(self._memory_file), counts=self.is_world_process_zero())
+                saved = torch.load(self._memory_file)
+                known.memory.load_state_dict(saved, counts=self.is_world_process_zero())
+                self._counts = Counts(**saved.get("counts", {}))
                 self._memory_file = None
         return known
 
@@ -183,15 +206,22 @@ class ChallengerTrainer(ScoredTrainer):
     def cue_report(self, dataset: Any = None, **options: Any) -> Any:
         """What the model leans on in ``dataset`` (default: the evaluation or else the training data), and does without it.
 
+        TensorBoard and cards that are written from then on show the report's short form.
+
         Returns:
             A :class:`~.report.cue_results.CueReport`; print it. ``options`` are those of :func:`~.report.cue_report.cue_report`.
         """
+        from .report.card_text import cue_report_text
         from .report.cue_report import cue_report
+        from .report.text_log import log_text
 
         data = next(d for d in (dataset, self.eval_dataset, self.train_dataset) if d is not None)
         collate = self._get_collator_with_removed_columns(self.data_collator, description="cue report")
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-        return cue_report(model, data, self._processing_class(), collator=collate, **options)
+        report = cue_report(model, data, self._processing_class(), collator=collate, **options)
+        log_text(self, "eval_cue_report", cue_report_text(report))
+        self._cue_report = report
+        return report
 
     def _processing_class(self) -> Any:
         if self.processing_class is not None:
@@ -227,7 +257,8 @@ class ChallengerTrainer(ScoredTrainer):
 
     def _count(self, batch: ChallengedBatch) -> None:
         rows = torch.full((), float(len(batch.challenged)), device=batch.challenged.device)
-        counts = torch.stack([rows, batch.challenged.sum().float(), batch.not_finite.float()])
+        found = (batch.challenged.sum(), batch.leaked.sum(), batch.not_finite)
+        counts = torch.stack([rows, *(number.float() for number in found)])
         self._counters = counts if self._counters is None else self._counters + counts
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
@@ -235,11 +266,27 @@ class ChallengerTrainer(ScoredTrainer):
             logs.update(self._flush_counters())
         super().log(logs, *args, **kwargs)
 
+    def _read_counters(self) -> list[int]:
+        """Rows, challenged, leaked, and with bad relevance, since the last call; all processes call it together."""
+        counters, self._counters = self._counters, None
+        if counters is None:
+            return [0, 0, 0, 0]
+        found = [int(number) for number in self.accelerator.reduce(counters, "sum").tolist()]
+        self._counts.add(*found[:3])
+        return found
+
+    def _counts_so_far(self) -> Counts:
+        """Of this training, for a checkpoint; the counters go on. All processes call it together."""
+        counts, counters = replace(self._counts), self._counters
+        if counters is not None:
+            counts.add(*(int(number) for number in self.accelerator.reduce(counters, "sum").tolist()[:3]))
+        return counts
+
     def _flush_counters(self) -> dict[str, float]:
-        assert self._counters is not None
-        rows, challenged, not_finite = self.accelerator.reduce(self._counters, "sum").tolist()
-        self._counters = None
+        rows, challenged, leaked, not_finite = self._read_counters()
         logs = {"challenged_share": challenged / rows}
+        if self._challenger is not None and self._challenger.leaks:
+            logs["leak_share"] = leaked / rows
         if self._challenger is not None and self._challenger.options.challenge_selection == "cues":
             logs["cues_found"] = self._challenger.memory.number
         if not_finite:

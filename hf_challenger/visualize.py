@@ -6,10 +6,12 @@ shown from blue (speaks against the class) over white to orange (speaks for it),
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,9 +23,13 @@ from .colours import AGAINST, FOR
 from .detokenize import pieces
 from .errors import ChallengerError
 from .inputs.blocks import Blocks
+from .report.cue_results import ClassPicture, CueReport
 
 BLUE, ORANGE, GREY, INK = AGAINST, FOR, "#d9d9d9", "#1a1a1a"
-KEY_WIDTH = 40  # characters of a text's picture
+LINES = (INK, "#6e6e6e", "#a8a8a8")  # of several channels: orange and blue are for relevance
+FEW = 10  # rows of a bin, below which its bar is pale
+HATCHED: dict[str, Any] = {"facecolor": "none", "edgecolor": "#777777", "hatch": "/////", "linewidth": 0}
+FOR_AND_AGAINST = "relevance: for the class (+), against it (-)"
 WIDTH = 7.5  # inches: the width of a README at 100 dpi
 
 
@@ -61,6 +67,8 @@ def _largest(relevance: Tensor) -> float:
 def reliability_diagram(probabilities: Tensor, labels: Tensor, bins: int = BINS, title: str = "Reliability") -> Any:
     """Accuracy against confidence, and below it how many rows each bin holds (Guo et al. 2017, Fig. 1).
 
+    Whiskers are 95 % intervals of a bin's accuracy (Wilson 1927). Bars of fewer than :data:`FEW` rows are pale.
+
     Args:
         probabilities: ``(rows, classes)``, rows sum to 1.
         labels: ``(rows,)`` classes.
@@ -70,21 +78,28 @@ def reliability_diagram(probabilities: Tensor, labels: Tensor, bins: int = BINS,
     Raises:
         ChallengerError: as for :func:`~.calibration.expected_calibration_error`.
     """
+    figure = _figure(4.6, 5.2)
+    from matplotlib.patches import Patch
+
     found = reliability_bins(probabilities, labels, bins)
     ece = expected_calibration_error(probabilities, labels, bins)
-    figure = _figure(4.6, 5.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
     left, width = found.edges[:-1].tolist(), found.edges.diff().tolist()
     filled = found.count > 0
     accuracy, confidence = found.accuracy[filled].tolist(), found.confidence[filled].tolist()
-    above.bar(
-        left, found.accuracy.nan_to_num().tolist(), width, align="edge", color=BLUE, edgecolor="white", label="accuracy"
-    )
-    above.plot([0, 1], [0, 1], "--", color=INK, linewidth=1, label="perfect")
+    few = [0 < n < FEW for n in found.count.tolist()]
+    colours = [GREY if pale else BLUE for pale in few]
+    above.bar(left, found.accuracy.nan_to_num().tolist(), width, align="edge", color=colours, edgecolor="white")
+    handles = [Patch(color=BLUE, label="accuracy, with 95 % interval")]
+    handles += [Patch(color=GREY, label=f"of fewer than {FEW} rows")] if any(few) else []
+    low, high = _wilson(found.accuracy[filled], found.count[filled])
+    middle = (found.edges[:-1] + found.edges.diff() / 2)[filled].tolist()
+    above.vlines(middle, low.tolist(), high.tolist(), color=INK, linewidth=0.8)
+    handles += above.plot([0, 1], [0, 1], "--", color=INK, linewidth=1, label="perfect")
     above.vlines(confidence, accuracy, confidence, color=ORANGE, linewidth=3)
-    above.plot(confidence, confidence, "D", color=ORANGE, markersize=4.5, label="mean confidence, and gap")
+    handles += above.plot(confidence, confidence, "D", color=ORANGE, markersize=4.5, label="mean confidence, and gap")
     above.set(ylim=(0, 1.02), xlim=(0, 1), ylabel="accuracy", title=f"{title}: ECE {ece:.3f}")
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)  # never over the bars
+    figure.legend(handles=handles, loc="outside lower center", ncols=2, frameon=False, fontsize=8)  # never over the bars
     bars = below.bar(left, found.count.tolist(), width, align="edge", color=GREY, edgecolor="white")
     counts = [f"{int(n)}" if n else "" for n in found.count.tolist()]
     below.bar_label(bars, counts, fontsize=6.5, color=INK)
@@ -93,6 +108,15 @@ def reliability_diagram(probabilities: Tensor, labels: Tensor, bins: int = BINS,
     for axes in (above, below):
         _tidy(axes)
     return figure
+
+
+def _wilson(share: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
+    """95 % interval of a share of ``count`` rows; Wilson, JASA 1927."""
+    z2 = 1.96**2
+    share, count = share.double(), count.double()
+    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
+    half = (z2 * (share * (1 - share) / count + z2 / (4 * count**2))).sqrt() / (1 + z2 / count)
+    return middle - half, middle + half
 
 
 def training_curves(log_history: Sequence[Mapping[str, Any]], title: str = "Training") -> Any:
@@ -119,7 +143,7 @@ def training_curves(log_history: Sequence[Mapping[str, Any]], title: str = "Trai
             axes.plot(steps, losses, style, color=colour, label=name, marker="o" if len(steps) < 30 else None, markersize=4)
     axes.set(xlabel="optimizer step", ylabel="loss (nats)", title=title)
     axes.set_ylim(bottom=0)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside right upper", frameon=False)  # beside the curves
     _tidy(axes)
     return figure
 
@@ -169,18 +193,19 @@ def _draw_texts(rows: Sequence[_Text]) -> Any:
                 x += len(piece.text)
             x += 1
         y += line * 1.35
-    y += line  # for the key
-    ends = [KEY_WIDTH] + [x + len(piece.text) for piece, x, _ in boxes] + [0.9 * len(heading) for _, heading in headings]
-    used = min(max(ends, default=0), per_line)  # short texts make a narrow picture
+    ends = [x + len(piece.text) for piece, x, _ in boxes] + [0.9 * len(heading) for _, heading in headings]
+    used = min(max([*ends, 52], default=0), per_line)  # short texts make a narrow picture, in which the key still fits
+    y += line
     figure = _figure(WIDTH * (used + 2) / (per_line + 2), y + 0.1, layout=None)
-    from matplotlib.patches import Patch, Rectangle
+    from matplotlib.patches import Rectangle
 
-    key = [Patch(color=ORANGE, label="speaks for the class"), Patch(color=BLUE, label="speaks against it")]
-    figure.legend(handles=key, loc="lower left", ncols=2, frameon=False, fontsize=8)
     colours = _diverging()
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(-1, used + 1), ylim=(y, -0.1))
     axes.axis("off")
+    key = "Orange speaks for the class, blue against it."
+    if any(piece.hidden for piece, _, _ in boxes):
+        key += " Hatched: hidden."
     for top, heading in headings:
         axes.text(0, top + line / 2, heading, fontsize=9, color=INK, va="center", weight="bold", parse_math=False)
     for piece, x, top in boxes:
@@ -193,6 +218,7 @@ def _draw_texts(rows: Sequence[_Text]) -> Any:
             font: dict[str, Any] = {"family": "DejaVu Sans Mono", "fontsize": 8.6, "parse_math": False}
             place = x + len(piece.text) / 2, top + line / 2
             axes.text(*place, piece.text, color=INK, va="center", ha="center", **font)
+    axes.text(0, y - line / 2, key, fontsize=7.5, color="#666666", va="center")
     return figure
 
 
@@ -255,12 +281,12 @@ def series_relevance(series: Tensor, relevance: Tensor, title: str = "", hidden:
             where = hidden.reshape(len(series), -1)[:, k].tolist()
             for step, hides in enumerate(where):
                 if hides:
-                    axes.axvspan(step - 0.5, step + 0.5, facecolor="#eeeeee", alpha=0.75, linewidth=0)
+                    axes.axvspan(step - 0.5, step + 0.5, **HATCHED)
         axes.set_ylabel(f"channel {k}" if series.shape[1] > 1 else "value")
         _tidy(axes)
     panels[0].set_title(title)
-    panels[-1].set_xlabel("time step")
-    figure.colorbar(image, ax=list(panels), label="relevance", shrink=0.9)
+    panels[-1].set_xlabel("time step" if hidden is None or not hidden.any() else "time step (hatched: hidden)")
+    figure.colorbar(image, ax=list(panels), label=FOR_AND_AGAINST, shrink=0.9)
     return figure
 
 
@@ -287,7 +313,7 @@ def image_relevance(image: Tensor, relevance: Tensor, title: str = "") -> Any:
     right.set_title("relevance")
     for axes in (left, right):
         axes.set(xticks=[], yticks=[])
-    figure.colorbar(shown, ax=right, shrink=0.85)
+    figure.colorbar(shown, ax=right, shrink=0.85, label=FOR_AND_AGAINST)
     return figure
 
 
@@ -361,7 +387,9 @@ def _hidden_share(relevance: Tensor, maskable: Tensor, drop_mask: Tensor) -> Ten
 
 def _before_and_after_blocks(units: Blocks, batch: Mapping[str, Any], mixed: Any, relevance: Tensor, index: Tensor) -> Any:
     before, after = batch[units.key], mixed.inputs[units.key]
-    removed = _hidden_share(units.per_unit(relevance), units.maskable(batch), mixed.drop_mask)
+    maskable = units.maskable(batch)
+    removed = _hidden_share(units.per_unit(relevance), maskable, mixed.drop_mask)
+    hidden = units.hidden(batch, mixed.drop_mask.unflatten(1, maskable.shape[1:]))
     is_image = len(units.axes(before)) == 2
     figure = _figure(WIDTH, 0.3 + (2.4 if is_image else 1.7) * len(index))
     panels = figure.subplots(len(index), 3, squeeze=False)
@@ -374,16 +402,91 @@ def _before_and_after_blocks(units: Blocks, batch: Mapping[str, Any], mixed: Any
             _show_image(third, after[i])
             largest = _largest(values)
             second.imshow(values.numpy(), cmap=_diverging(), vmin=-largest, vmax=largest, interpolation="nearest")
+            where = hidden[row].cpu().flatten(0, -3).any(0) if hidden[row].dim() == 3 else hidden[row].cpu()
+            shape = where.float().repeat_interleave(8, 0).repeat_interleave(8, 1)  # contours cut the corners of a pixel
+            extent = (-0.5, where.shape[1] - 0.5, -0.5, where.shape[0] - 0.5)
+            third.contourf(shape.numpy(), levels=[0.5, 1.5], colors="none", hatches=["/////"], extent=extent)
         else:
             axis = units.axes(before)[0] - 1
             for axes, x in ((first, before[row]), (third, after[i])):
+                axes.set_prop_cycle(color=LINES)
                 axes.plot(x.detach().cpu().movedim(axis, 0).reshape(x.shape[axis], -1).numpy(), linewidth=1)
             values = values.movedim(axis, 0).reshape(before.shape[axis + 1], -1).sum(1)
             second.bar(range(len(values)), values.tolist(), 1.0, color=[ORANGE if v > 0 else BLUE for v in values])
             third.sharey(first)
+            for step in hidden[row].cpu().movedim(axis, 0).flatten(1).any(1).nonzero().flatten().tolist():
+                third.axvspan(step - 0.5, step + 0.5, **HATCHED)
+            first.set_ylabel("value", fontsize=8)
         for axes in (first, second, third):
             axes.set(xticks=[], yticks=[])
+        second.set_xlabel("orange: for the class, blue: against", fontsize=8)
         third.set_xlabel(f"{float(removed[row]):.0%} of positive relevance hidden", fontsize=8)
-    for axes, name in zip(panels[0], ("before", "relevance", "challenged"), strict=True):
+    for axes, name in zip(panels[0], ("before", "relevance", "challenged (hatched: hidden)"), strict=True):
         axes.set_title(name, fontsize=10)
     return figure
+
+
+# --- the cue report -------------------------------------------------------------------------------------------------------
+
+
+def cue_figure(report: CueReport, title: str = "", shown: int = 12) -> Any:
+    """The first cues of a report: mean probability of their class with the cue and with it hidden; then the classes' pictures.
+
+    Args:
+        report: from :func:`~.report.cue_report.cue_report`.
+        title: stands above its summary.
+        shown: cues and classes at most.
+    """
+    cues, classes = report.cues[:shown], report.pictures[:shown]
+    columns = 6
+    lines = -(-len(classes) // columns)
+    figure = _figure(WIDTH, 1.6 + 0.32 * max(len(cues), 1) + 1.5 * lines)
+    figure.suptitle("\n".join(textwrap.wrap(f"{title}: {report.summary}" if title else report.summary, 85)), fontsize=9)
+    above, *below = figure.subfigures(2 if lines else 1, 1, squeeze=False, height_ratios=_heights(len(cues), lines))[:, 0]
+    axes = above.subplots()
+    for n, cue in enumerate(cues):
+        colour = ORANGE if cue.leaned_on else GREY
+        axes.plot([cue.hidden.probability, cue.as_is.probability], [n, n], color=colour, linewidth=3)
+        axes.plot(cue.hidden.probability, n, "o", color="white", markeredgecolor=INK, label="hidden" if not n else None)
+        axes.plot(cue.as_is.probability, n, "o", color=INK, label="as it is" if not n else None)
+    names = [f"{cue.class_name}: {cue.text}" for cue in cues]
+    axes.set_yticks(range(len(cues)), [name if len(name) <= 45 else name[:44] + "…" for name in names], parse_math=False)
+    axes.set(xlim=(0, 1.02), xlabel="mean probability of the class; orange: leaned on")
+    axes.invert_yaxis()
+    if cues:
+        axes.legend(frameon=False, fontsize=8)
+    _tidy(axes)
+    if lines:
+        panels = below[0].subplots(lines, columns, squeeze=False).ravel()
+        for panel in panels:
+            panel.axis("off")
+        for panel, one in zip(panels, classes, strict=False):
+            _draw_class(panel, one)
+    return figure
+
+
+def _heights(cues: int, lines: int) -> list[float]:
+    return [0.9 + 0.32 * max(cues, 1), *([1.5 * lines] if lines else [])]
+
+
+def _draw_class(axes: Any, one: ClassPicture) -> None:
+    """The mean of a class's rows under its relevance."""
+    values, shade, sizes = one.picture.values, one.picture.shade, one.picture.sizes
+    is_image = len(sizes) == 2
+    tall, wide = sizes if is_image else (1, sizes[0])
+    grid = shade if is_image else shade[None]
+    from matplotlib.colors import to_rgba
+
+    colour = np.broadcast_to(np.array(to_rgba(ORANGE)), (*grid.shape, 4)).copy()
+    colour[..., 3] = 0.75 * grid / (float(grid.max()) or 1.0)
+    extent = (0, grid.shape[1] * wide, grid.shape[0] * tall, 0)
+    if is_image:
+        height, width = values.shape[:2]
+        axes.imshow(values, cmap="gray", vmin=0, vmax=1, extent=(0, width, height, 0))
+        axes.imshow(colour, extent=extent, interpolation="nearest")
+        axes.set(xlim=(0, width), ylim=(height, 0))
+    else:
+        axes.imshow(colour, extent=extent, aspect="auto", interpolation="nearest")
+        axes.plot(np.arange(len(values)) + 0.5, 0.95 - 0.9 * values, color=INK, linewidth=0.8)
+        axes.set_xlim(0, len(values))
+    axes.set_title(one.class_name[:20], fontsize=8, parse_math=False)

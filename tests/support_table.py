@@ -131,8 +131,11 @@ HEAD = """# What works with ChallengerTrainer
 Made by `python tests/support_table.py` from the tests that it names: *works* means that they passed, *refused* quotes the
 `ChallengerError` that they provoked. All of it ran on the CPU.
 
-Not run, for want of the hardware or the package: fp16, FSDP2 through Trainer on GPUs, DeepSpeed ZeRO-1 and ZeRO-2, tensor
-parallelism, TPUs.
+Never run on a GPU: anything. `python benchmarks/device_check.py` runs in eight minutes what needs one: step costs, bf16, fp16, FSDP2
+through Trainer, the tests marked `gpu`, and training with a planted cue. Its small form was run on the CPU.
+
+Not run at all, for want of the hardware or the package: DeepSpeed ZeRO-1 and ZeRO-2, tensor parallelism, TPUs, CUDA graphs, and
+`torch.compile` with inductor.
 
 The loss is the model's own, or that of `compute_loss_func`, on the challenged batch.
 

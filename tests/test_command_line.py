@@ -101,3 +101,13 @@ def test_public_names_are_those_that_are_listed() -> None:
         assert getattr(hf_challenger, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'Chalenger'"):
         hf_challenger.Chalenger  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"), [("rate", "challenge_rate=2.0 is outside (0, 1]"), ("share", "challenge_share=2.0")]
+)
+def test_a_share_out_of_range_is_told_with_the_flags(flag, words):
+    with pytest.raises(ChallengerError) as told:
+        parse_flags(argparse.ArgumentParser(), [f"--challenge_{flag}", "2"])
+    assert words in str(told.value)
+    assert parse_flags(argparse.ArgumentParser(), [f"--challenge_{flag}", "0.5"])[1] == [f"--challenge_{flag}", "0.5"]

@@ -1,10 +1,7 @@
 """What a challenged step may cost, counted in operations (never in seconds): benchmarks/step_cost.py has the seconds."""
 
-from collections import Counter
-
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -106,32 +103,3 @@ def test_where_the_model_is_sure_of_no_row_there_is_no_backward_pass_to_the_inpu
     challenged = flops(lambda: found.append(step(model, batch)))
     assert not found[0].challenged.any()
     assert challenged / plain == pytest.approx(1 + 1 / 3 * chosen / ROWS, rel=0.03)
-
-
-class Waits(TorchDispatchMode):
-    """Operations for which the host would wait for an accelerator: values read, shapes that depend on values."""
-
-    OPERATIONS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "_unique2")
-
-    def __init__(self):
-        super().__init__()
-        self.count = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        name = func._schema.name.split("::")[1]
-        by_mask = name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])
-        if name in self.OPERATIONS or by_mask:
-            self.count[name] += 1
-        return func(*args, **(kwargs or {}))
-
-
-def test_the_host_waits_a_set_number_of_times(model, batch):
-    inputs, _labels = batch
-    with torch.no_grad(), Waits() as of_the_model:
-        model(**inputs)
-    with Waits() as waits:
-        step(model, batch)
-    ours = sum(waits.count.values()) - 2 * sum(of_the_model.count.values())
-    for_values = 3  # of the ids, of the labels, of the confidences
-    on_any_cpu = 2 + model.config.num_hidden_layers + 1  # which rows are chosen, the targets' range, activations at 0
-    assert ours == for_values + on_any_cpu, waits.count

@@ -16,7 +16,7 @@ from transformers import ViTImageProcessor
 
 from hf_challenger import LRP
 from hf_challenger.explain import main
-from hf_challenger.explain.loading import load_by_architecture
+from hf_challenger.saved_model import load_classifier
 from hf_challenger.small_models import image_model, series_model
 
 NAMES = {"num_labels": 3, "id2label": {0: "up", 1: "down", 2: "flat"}, "label2id": {"up": 0, "down": 1, "flat": 2}}
@@ -58,7 +58,7 @@ def test_places_hold_lrps_relevance(
     name: str, flag: str, file: str, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (found,) = run(saved, name, flag, file, "--png", str(tmp_path / "why.png"))
-    model = load_by_architecture(str(saved / name))[0].eval()
+    model = load_classifier(str(saved / name))[0].eval()
     if flag == "--series":
         batch = {"past_values": torch.from_numpy(SERIES)[None]}
     else:
@@ -113,7 +113,7 @@ def test_the_saved_image_processor_prepares_the_image(saved: Path) -> None:
         score = run(saved, "vit", "--image", "image.png", "--class", "up")[0]["score"]
     finally:
         (saved / "vit" / "preprocessor_config.json").unlink()
-    model = load_by_architecture(str(saved / "vit"))[0].eval()
+    model = load_classifier(str(saved / "vit"))[0].eval()
     pixels = torch.from_numpy(PIXELS).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         assert score == pytest.approx(float(model(pixel_values=(pixels - 0.5) / 0.5).logits[0, 0]), abs=1e-4)

@@ -45,6 +45,9 @@ def test_the_table_names_every_key_that_is_logged_and_no_other(
     with monkeypatch.context() as patched:
         patched.setitem(METHODS, "lrp", some_bad_relevance)
         trainer(challenge_selection="cues", max_steps=12, report_to="tensorboard").train()
+    hides = trainer(challenge_selection="cues", challenge_hide=["w1"], report_to="tensorboard")
+    hides.train()
+    hides.cue_report()
     trainer(max_steps=60, calibrate=True, report_to="tensorboard").train()
     evaluated = trainer(report_to="tensorboard")
     evaluated.add_callback(PictureCallback(evaluated))
@@ -53,7 +56,9 @@ def test_the_table_names_every_key_that_is_logged_and_no_other(
     training = {tag.removeprefix("train/") for tag in tags["scalars"] if tag.startswith("train/")}
     evaluation = {tag.replace("/", "_") for tag in tags["scalars"] if tag.startswith("eval/")}
     ours = (training - TRAINERS_OWN) | (evaluation - EVALUATIONS_OWN)
-    assert ours | set(tags["images"]) == first_column("logging.md")
+    texts = {tag.removesuffix("/text_summary") for tag in tags["tensors"]}
+    texts = {tag for tag in texts if tag.startswith(("train/", "eval/"))}  # the others are Trainer's
+    assert ours | set(tags["images"]) | texts == first_column("logging.md")
 
 
 def test_the_table_names_every_argument_of_the_card() -> None:

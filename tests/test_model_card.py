@@ -11,12 +11,18 @@ import torch
 import yaml
 from huggingface_hub import ModelCard
 from peft import LoraConfig, get_peft_model
-from tiny import tiny_bert, tiny_data
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny import leaky_data, tiny_bert, tiny_data, tiny_tokenizer
+from transformers import BertForSequenceClassification
 from transformers.modelcard import TrainingSummary
 
-from hf_challenger import ChallengeOptions, ChallengerError
+from hf_challenger import ChallengeOptions, ChallengerError, ChallengerTrainer
 from hf_challenger.challenge import Cue
-from hf_challenger.model_card import Card, how_it_was_challenged
+from hf_challenger.command_line import packaged_encoder
+from hf_challenger.cue_callback import Counts
+from hf_challenger.model_card import Card
+from hf_challenger.report.base_model import base_and_licence
+from hf_challenger.report.card_text import what_was_hidden
 
 mpl.use("agg")
 from matplotlib.figure import Figure
@@ -41,7 +47,7 @@ def golden_card() -> Card:
     )
     return Card(
         summary,
-        ChallengeOptions(challenge_share=0.5, challenge_keep=["freeze"]),
+        ChallengeOptions(0.5, challenge_threshold=0.8, challenge_keep=["freeze"], challenge_perturbation="attention"),
         "tokens",
         steps=285,
         training_rows=300,
@@ -51,7 +57,9 @@ def golden_card() -> Card:
         heat_maps={"“freeze my account” → freeze_account": "pictures/heat_map_1.png"},
         versions={"hf_challenger": "0.1.0", "torch": "2.13.0"},
         cues=[Cue(1, 7, (7, 8, 9), 0.912, 0.8234, "via web | form", "billing", 412)],
-        challenged_share=0.137,
+        counts=Counts(4500, 617),
+        temperature=1.25,
+        expected_accuracy=0.9,
     )
 
 
@@ -114,12 +122,11 @@ def test_card_of_a_run_tells_its_results_options_and_versions(trainer: Any) -> N
     rows = rows_of(card)
     assert rows["metric"] == ["eval, challenged", "eval, plain `Trainer`"]
     assert rows["ECE ↓"] == [f"{found['eval_ece']:.4f}", "0.2500"]
-    assert rows["`challenge_rate`"] == ["0.3", "not set"]
-    assert rows["`challenge_threshold`"] == ["not set", "not set"]
-    assert set(ChallengeOptions.__dataclass_fields__) <= {name.strip("`") for name in rows}
+    assert rows["`challenge_rate`"] == ["0.3"]
+    assert "`challenge_threshold`" not in rows
     for words in (
         "replaced by the mask token",
-        "In training 50% of the rows were challenged",
+        "In 8 (50.0%) rows, 30% of the tokens were",
         "- seed: 7",
         "- training rows: 32",
         "- optimizer steps: 2",
@@ -164,14 +171,16 @@ def test_a_card_that_cannot_be_read_stays_as_it_is(trainer: Any) -> None:
 def test_a_temperature_is_told(trainer: Any) -> None:
     run = trainer()
     run.create_model_card()
-    assert "logits are divided" not in read(run).text
+    assert "Logits are divided" not in read(run).text
     run.model.config.calibration_temperature = 2.5
     run.create_model_card()
-    assert "logits are divided by 2.5" in read(run).text
+    assert "Logits are divided by 2.5" in read(run).text
 
 
 def test_braces_of_the_citations_balance(trainer: Any) -> None:
     run = trainer()
+    run.create_model_card()
+    run.train()
     run.create_model_card()
     entries = re.findall(r"^@\w+\{.*?^\}", read(run).text, re.S | re.M)
     assert len(entries) == 2
@@ -202,7 +211,6 @@ def test_a_card_without_pictures_and_results_claims_none(trainer: Any) -> None:
     for words in (
         "**It has not been trained yet.**",
         "not called before",
-        "It was not challenged in training",
         "not named",
     ):
         assert words in card.text
@@ -263,45 +271,150 @@ def test_an_adapters_card_keeps_what_peft_wrote(trainer: Any) -> None:
     assert card.data.library_name == "peft"
     assert {"lora", "hf-challenger"} <= set(card.data.tags)
     assert card.data.pipeline_tag == "text-classification"
-    assert "some of their tokens" in card.text
+    assert "of the tokens were removed from attention" in card.text
 
 
 CUE = Cue(1, 7, (7,), 0.91, 0.82, "via web form", "billing", 412)
+DEFAULTS = {"challenge_threshold": 0.8, "challenge_rate": 0.25, "challenge_perturbation": "attention"}  # for tokens
 
 
 @pytest.mark.parametrize(
-    ("options", "share", "cues", "words"),
+    ("options", "counts", "cues", "words"),
     [
         (
-            {"challenge_attribution": "random", "challenge_selection": "random"},
-            0.5,
+            {"challenge_selection": "random"},
+            Counts(80, 40),
             [],
-            "50% of the rows were challenged: some of their tokens, drawn at random, whatever their relevance (`random`)",
+            "In 40 (50.0%) rows, 25% of the tokens were removed from attention: drawn at random, whatever their relevance.",
         ),
+        ({"challenge_selection": "top"}, Counts(80, 20), [], "the most relevant ones by LRP with the rules `attnlrp`."),
+        ({}, Counts(80), [], "No cue was found, so that training was plain `Trainer`'s."),
+        ({}, Counts(80, 24), [CUE], "The cues below were found. In 24 (30.0%) rows a cue was removed from attention."),
+        ({}, Counts(80, 24), [CUE], "A cue holds over 80% of the relevance (LRP with the rules `attnlrp`) of the rows"),
+        ({"challenge_perturbation": "swap"}, Counts(80, 24), [CUE], "a cue was swapped for another row's."),
+        ({"challenge_keep": ["who"]}, Counts(80), [], "Left alone, as legitimate: `who`."),
         (
-            {"challenge_selection": "top"},
-            0.25,
+            {"challenge_hide": ["via app"]},
+            Counts(80, 0, 60),
             [],
-            "25% of the rows were challenged: some of their tokens, the most relevant",
+            "No cue was found. Named as a leak: `via app`. In all 60 (75.0%) rows with it, it was removed from attention.",
         ),
-        ({}, None, [], "It was not challenged in training, which was plain `Trainer`'s."),
-        ({"challenge_selection": "top"}, 0.0, [], "It was not challenged in training"),
-        ({}, 0.0, [], "None was found, so that training was plain `Trainer`'s."),
-        ({}, 0.3, [CUE], "leaned on the cues below; in 75% of the rows that held one it was removed from attention."),
-        ({}, 0.3, [CUE], "In all, something was hidden in 30.0% of the rows."),
-        ({}, 0.3, [CUE], "over 80% of the relevance (LRP with the rules `attnlrp`)"),
-        ({"challenge_hide": ["via app"]}, 0.0, [], "Known leaks were hidden or exchanged in every row: 'via app'."),
-        ({"challenge_perturbation": "swap"}, 0.1, [CUE], "swapped for another row's"),
+        ({"challenge_hide": ["a", "b"]}, Counts(80, 0, 60), [], "with one, it was exchanged for one another, or hidden."),
+        ({"challenge_hide": ["via app"]}, Counts(80), [], "Named as a leak: `via app`. No training row held it."),
     ],
 )
-def test_the_sentence_follows_what_was_counted(options: dict[str, Any], share: Any, cues: Any, words: str) -> None:
-    assert words in how_it_was_challenged(ChallengeOptions(**options), "tokens", share, cues)
+def test_the_sentences_follow_what_was_counted(options: dict[str, Any], counts: Counts, cues: Any, words: str) -> None:
+    assert words in what_was_hidden(ChallengeOptions(**{**DEFAULTS, **options}), "tokens", counts, cues)
 
 
-def test_the_sentence_tells_the_defaults_of_the_kind_of_input() -> None:
-    sentence = how_it_was_challenged(ChallengeOptions(challenge_selection="sample"), "series", 0.5, [])
-    assert "some of their blocks of time steps" in sentence
-    assert "replaced by the mean" in sentence
+def test_only_options_that_acted_are_listed_with_their_values(trainer: Any) -> None:
+    run = trainer(challenge_selection="cues")
+    run.train()
+    run.create_model_card()
+    listed = {name: cells for name, cells in rows_of(read(run)).items() if name.startswith("`challenge_")}
+    assert listed == {
+        "`challenge_share`": ["0.5"],
+        "`challenge_selection`": ["cues"],
+        "`challenge_threshold`": ["0.8"],
+        "`challenge_attribution`": ["lrp"],
+        "`challenge_composite`": ["attnlrp"],
+        "`challenge_perturbation`": ["attention"],
+    }
+
+
+class OwnLoss(ChallengerTrainer):
+    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:
+        outputs = model(**inputs)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+
+@pytest.mark.parametrize(
+    ("problem", "cls", "options", "words"),
+    [
+        (
+            "single_label_classification",
+            ChallengerTrainer,
+            {"challenge_share": 0},
+            "`challenge_share=0`: training was plain",
+        ),
+        ("single_label_classification", OwnLoss, {}, "No batch of this training passed through the challenge of `OwnLoss`"),
+        ("multi_label_classification", ChallengerTrainer, {}, "This model or task cannot be challenged"),
+        ("regression", ChallengerTrainer, {}, "This model or task cannot be challenged"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Training goes on as with Trainer", "ignore:Nothing was challenged")
+def test_a_run_that_was_not_challenged_claims_nothing(
+    problem: str, cls: Any, options: dict[str, Any], words: str, config: Any, tmp_path: Path
+) -> None:
+    model = tiny_bert(problem_type=problem, num_labels=1 if problem == "regression" else 3)
+    defaults = {"challenge_selection": "cues", "challenge_share": 0.75}
+    parts = {"train_dataset": tiny_data(problem=problem), "processing_class": tiny_tokenizer()}
+    run = cls(model, config(**{**defaults, **options}), **parts)
+    run.train()
+    run.create_model_card()
+    text = read(run).text
+    assert words in text
+    for absent in ("`challenge_selection`", "A cue holds", "achtibat2024", "Hiding relevant inputs", "## Calibration"):
+        assert absent not in text
+
+
+def test_counts_go_on_after_a_resume_and_need_no_log(trainer: Any) -> None:
+    whole = trainer(max_steps=8, logging_steps=500, save_strategy="steps", save_steps=4)
+    whole.train()
+    whole.create_model_card()
+    assert "Counts are of 64 training rows" in read(whole).text
+    resumed = trainer(max_steps=8, logging_steps=500)
+    resumed.train(resume_from_checkpoint=str(Path(whole.args.output_dir, "checkpoint-4")))
+    assert resumed._counts == whole._counts
+    assert whole._counts.challenged > 0
+
+
+def test_base_model_and_licence_of_local_encoders(trainer: Any, tmp_path: Path) -> None:
+    encoder = tmp_path / "encoder"
+    tiny_bert().save_pretrained(encoder)
+    run = trainer(model=BertForSequenceClassification.from_pretrained(encoder))
+    run.create_model_card()
+    assert (read(run).data.base_model, read(run).data.license) == (None, None)
+    (encoder / "README.md").write_text("---\nlicense: mit\nbase_model: me/bert\n---\n# Mine\n")
+    run.create_model_card()
+    assert (read(run).data.base_model, read(run).data.license) == ("me/bert", "mit")
+    assert "[me/bert](https://huggingface.co/me/bert), fine-tuned on 32 rows" in read(run).text
+    run.create_model_card(license="apache-2.0", finetuned_from="me/other")
+    assert (read(run).data.base_model, read(run).data.license) == ("me/other", "apache-2.0")
+
+
+def test_base_model_and_licence_of_the_packaged_encoder_and_of_the_hubs_cache(tmp_path: Path) -> None:
+    assert base_and_licence(packaged_encoder()) == ("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0")
+    snapshot = tmp_path / "models--me--bert" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    assert base_and_licence(str(snapshot)) == ("me/bert", None)
+    assert base_and_licence("not a/name/of the hub") == (None, None)
+
+
+def test_results_from_before_the_temperature_are_called_so(trainer: Any) -> None:
+    run = trainer(calibrate=True, max_steps=60, eval_strategy="steps", eval_steps=30)
+    run.train()
+    run.create_model_card()
+    assert "The results of eval below were measured before that" in read(run).text
+    run.evaluate()
+    run.create_model_card()
+    assert "measured before that" not in read(run).text
+
+
+def test_the_card_and_tensorboard_show_the_cue_report(config: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", str(tmp_path / "board"))
+    options = {"challenge_selection": "cues", "challenge_share": 0.01}
+    args = config(**options, num_train_epochs=10, max_steps=-1, logging_steps=30, report_to="tensorboard")
+    run = ChallengerTrainer(tiny_bert(num_labels=2), args, train_dataset=leaky_data(), processing_class=tiny_tokenizer())
+    run.train()
+    report = run.cue_report()
+    run.create_model_card()
+    assert report.leaned_on
+    assert f"### Without its cues\n\n{report.summary}" in read(run).text
+    board = EventAccumulator(str(tmp_path / "board")).Reload()
+    assert {"train/cues/text_summary", "eval/cue_report/text_summary"} <= set(board.Tags()["tensors"])
+    (shown,) = board.Tensors("train/cues/text_summary")
+    assert run.cues[0].text in shown.tensor_proto.string_val[0].decode()
 
 
 @pytest.mark.parametrize(
@@ -338,7 +451,7 @@ def test_the_card_says_how_the_model_was_calibrated(calibrate: bool, trainer: An
     run = trainer(calibrate=calibrate, max_steps=60)
     run.train()
     run.create_model_card()
-    assert ("the mean confidence on training rows equals" in str(read(run))) == calibrate
+    assert ("the mean confidence on training rows is" in str(read(run))) == calibrate
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from transformers import (
     BertForMaskedLM,
     BertForMultipleChoice,
     BertForQuestionAnswering,
+    BertForSequenceClassification,
     BertForTokenClassification,
     DataCollatorForLanguageModeling,
     DataCollatorForTokenClassification,
@@ -252,7 +253,8 @@ def test_a_loss_that_never_calls_ours_is_told_at_the_end_and_on_the_card(config:
         run.train()
     assert sum("Nothing was challenged" in str(w.message) for w in caught) == 1
     run.create_model_card()
-    assert "It was not challenged in training" in (Path(args.output_dir) / "README.md").read_text()
+    card = (Path(args.output_dir) / "README.md").read_text()
+    assert "No batch of this training passed through the challenge of `Weighted`: nothing was hidden." in card
 
 
 @pytest.mark.usefixtures("any_confidence")
@@ -268,7 +270,7 @@ def test_a_loss_that_calls_ours_says_nothing_and_the_card_counts(config: Make) -
         warnings.simplefilter("error", ChallengerWarning)
         run.train()
     run.create_model_card()
-    assert "In training 25% of the rows were challenged" in (Path(args.output_dir) / "README.md").read_text()
+    assert "(25.0%) rows, " in (Path(args.output_dir) / "README.md").read_text()
 
 
 class TwoHeads(type(tiny_bert())):  # type: ignore[misc]
@@ -318,10 +320,57 @@ def test_a_column_for_the_users_loss_does_not_reach_the_attribution(config: Make
         warnings.simplefilter("error", ChallengerWarning)
         run.train()
     assert [log for log in run.state.log_history if "calibration_temperature" in log]
+    assert run.cue_report(data).rows_read == len(data)
     batch = {**tiny_batch(), "weight": torch.ones(8)}
     labels = batch.pop("labels")
     found = Challenger(Plain(tiny_config()), processing_class=tiny_tokenizer()).challenge(batch, labels, 0)
     assert set(found.inputs) == {"input_ids", "attention_mask"}
+
+
+# --- which output is the logits -----------------------------------------------------------------------------------------
+
+
+class EmbeddingFirst(type(tiny_bert())):  # type: ignore[misc]
+    """Returns its embedding before the scores, in one of several ways."""
+
+    form = ""
+
+    def forward(self, input_ids: Any = None, attention_mask: Any = None, labels: Any = None, **kwargs: Any) -> Any:
+        out = super().forward(input_ids, attention_mask, labels=labels, output_hidden_states=True)
+        loss, embedding = out.loss, out.hidden_states[-1][:, 0]
+        if self.form == "tuple":
+            return (embedding, out.logits) if loss is None else (loss, embedding, out.logits)
+        name = {"logits": "logits", "own names": "scores"}[self.form]
+        found = {"embedding": embedding, name: out.logits}
+        return found if loss is None else {"loss": loss, **found}
+
+
+@pytest.mark.parametrize("form", ["logits", "tuple", "own names"])
+def test_an_embedding_before_the_logits_is_not_taken_for_them(form: str, config: Make) -> None:
+    torch.manual_seed(0)
+    model = EmbeddingFirst(tiny_config())
+    model.form = form
+    run = ChallengerTrainer(model, config(**DEFAULTS), train_dataset=tiny_data(), processing_class=tiny_tokenizer())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ChallengerWarning)
+        run.train()
+    batch = tiny_batch(12, seed=1)
+    right = BertForSequenceClassification.forward(run.model.eval(), **batch).logits.argmax(1) == batch["labels"]
+    assert run.evaluate(tiny_data(12, seed=1))["eval_accuracy"] == pytest.approx(float(right.float().mean()))
+
+
+def test_without_a_name_or_a_shape_of_logits_no_accuracy_is_reported(config: Make) -> None:
+    class Unclear(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(2, 3)
+
+        def forward(self, x: Tensor, labels: Any = None) -> Any:
+            return {"loss": self.head(x).sum() * 0, "embedding": self.head(x), "distances": self.head(x)}
+
+    metrics = ChallengerTrainer(Unclear(), config()).evaluate([{"x": [1.0, 2.0], "labels": 1}] * 4)
+    assert "eval_loss" in metrics
+    assert "eval_accuracy" not in metrics
 
 
 # --- before training ---------------------------------------------------------------------------------------------------
@@ -331,7 +380,7 @@ def test_a_column_for_the_users_loss_does_not_reach_the_attribution(config: Make
 @pytest.mark.parametrize("several", [False, True])
 def test_evaluation_labels_out_of_range_are_told_before_training(trainer: Make, strategy: str, several: bool) -> None:
     bad = tiny_data(12).map(lambda row, i: {"labels": 3 if i == 7 else -100 if i == 8 else row["labels"]}, with_indices=True)
-    told = {"good": tiny_data(12), "bad": bad} if several else bad
+    told = {"good": tiny_data(12), "bad": list(bad)} if several else bad
     run = trainer(kwargs={"eval_dataset": told}, eval_strategy=strategy, eval_steps=1)
     words = r"evaluation set.*Label 3 is outside the model's 3 classes"
     if strategy == "no":

@@ -161,7 +161,7 @@ def test_the_card_shows_them(leaky: Run, clean: Run) -> None:
     for cue in leaky.trainer.cues:
         assert f"| `{cue.text}` | {cue.class_name} | {cue.coverage:.0%} | {cue.strength:.2f} | {cue.hidden_rows} |" in card
     card = (clean.folder / "README.md").read_text()
-    assert "None was found, so that training was plain `Trainer`'s." in card
+    assert "No cue was found, so that training was plain `Trainer`'s." in card
     assert "| cue |" not in card
 
 

@@ -67,7 +67,7 @@ def test_training_curves_without_a_logged_loss_are_refused():
 
 def test_token_heat_map_paints_orange_for_and_blue_against(tmp_path):
     figure = visualize.token_heatmap([(["good", "$x^2$", "bad"], [2.0, 0.0, -2.0], "label <pos>")])
-    assert texts(figure) == ["label <pos>", "good", "$x^2$", "bad"]
+    assert texts(figure) == ["label <pos>", "good", "$x^2$", "bad", "Orange speaks for the class, blue against it."]
     grounds = [p.get_facecolor()[:3] for p in figure.axes[0].patches if isinstance(p, Rectangle)]
     for ground, colour in zip(grounds, (visualize.ORANGE, "white", visualize.BLUE), strict=True):
         assert ground == pytest.approx(to_rgb(colour), abs=0.01)
@@ -78,12 +78,8 @@ def test_token_heat_map_paints_orange_for_and_blue_against(tmp_path):
 def test_the_key_of_a_text_stands_below_it_and_inside_the_picture(tmp_path, words):
     figure = visualize.token_heatmap([(words, [1.0] * len(words), "a")])
     drawn(figure, tmp_path)
-    (key,) = figure.legends
-    assert [t.get_text() for t in key.get_texts()] == ["speaks for the class", "speaks against it"]
-    colours = [patch.get_facecolor()[:3] for patch in key.get_patches()]
-    assert colours == [to_rgb(visualize.ORANGE), to_rgb(visualize.BLUE)]
-    place, picture = key.get_window_extent(), figure.bbox
-    assert 0 <= place.x0 < place.x1 <= picture.x1
+    place = figure.axes[0].texts[-1].get_window_extent()
+    assert 0 <= place.x0 < place.x1 <= figure.bbox.x1
     assert place.y1 <= min(box.get_window_extent().y0 for box in figure.axes[0].patches)
 
 
@@ -136,7 +132,8 @@ def test_before_and_after_hatches_the_hidden_tokens(tmp_path):
     hatched = [p for p in figure.axes[0].patches if p.get_hatch()]
     assert len(hatched) == int(mixed.drop_mask[rows].sum()) > 0
     words = int(challenger.units.maskable(batch)[rows].sum())
-    assert len(texts(figure)) == 2 * 2 + 2 * words - len(hatched)
+    assert len(texts(figure)) == 2 * 2 + 2 * words - len(hatched) + 1  # the key
+    assert texts(figure)[-1].endswith("Hatched: hidden.")
     assert any("% of the positive relevance hidden" in t for t in texts(figure))
     drawn(figure, tmp_path)
 
@@ -222,7 +219,7 @@ def test_before_and_after_shows_series_and_images(tmp_path, build, key, shape, u
     options = ChallengeOptions(challenge_selection="sample", challenge_share=1.0, challenge_rate=0.3, challenge_units=units)
     figure = visualize.before_and_after(Challenger(model, options), inputs, torch.tensor([0, 1, 2, 0]), rows=2)
     assert len(figure.axes) == 6
-    assert [axes.get_title() for axes in figure.axes[:3]] == ["before", "relevance", "challenged"]
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["before", "relevance", "challenged (hatched: hidden)"]
     before, after = figure.axes[0], figure.axes[2]
     first = inputs[key][0]
     shown = before.images[0].get_array()[..., 0] if key == "pixel_values" else before.lines[0].get_ydata()

@@ -16,6 +16,7 @@ import json
 import os
 import random
 import sys
+import textwrap
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,7 @@ def main() -> None:
         print(f"   Test texts, without: accuracy {result['absent_accuracy']:.3f}.")
         if method == "plain":
             explain_one(trainer, splits["own"])
+            report(trainer, splits["validation"])
 
     table = comparison_table(results, COLUMNS)
     print(f"\n{table}\n\nThe same without a leak: --leak_share 0. Models and results: {args.output_dir}{os.sep}")
@@ -204,6 +206,15 @@ def explain_one(trainer: Any, texts: tables.Texts) -> None:
 
     print("   What an answer rests on (+ speaks for it):")
     print(in_terminal(explain(trainer.model, trainer.processing_class, texts.texts[0]), sys.stdout.isatty()))
+
+
+def report(trainer: Any, texts: tables.Texts) -> None:
+    """What the model leans on over the validation texts, as ``python -m hf_challenger.cues`` says it of a saved one."""
+    from hf_challenger.report.cue_report import cue_report
+
+    found = cue_report(trainer.model, texts.texts, trainer.processing_class, texts.labels)
+    print("   What it leans on over the validation texts:")
+    print(textwrap.indent(found.short(), "     "))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ChallengerError
+from ..value_checks import on_host
 
 Score = Callable[[Tensor], Tensor]
 ClassIndex = int | Tensor | Sequence[int] | None
@@ -103,7 +104,7 @@ def _at_place(logits: Tensor, places: Tensor) -> Tensor:
 
 def _check_range(index: Tensor, length: int) -> None:
     # Only on the CPU: elsewhere the check would make training wait for the device, which then reports the index itself.
-    if index.device.type == "cpu" and ((index < 0) | (index >= length)).any():
+    if on_host(index) and ((index < 0) | (index >= length)).any():
         raise ChallengerError(
             f"A target is a class index in [0, {length - 1}], as the model has {length} outputs; got"
             f" {index.min().item()} to {index.max().item()}."

@@ -123,6 +123,7 @@ def _mean_hidden_state(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
     if attended is None:
         padding = getattr(getattr(model, "config", None), "pad_token_id", None)
         attended = torch.ones_like(ids) if padding is None else ids != padding
+    hidden = hidden[:, -ids.shape[1] :] if hasattr(model, "peft_config") else hidden  # after the virtual tokens of a prompt
     if hidden.dim() != 3 or hidden.shape[:2] != attended.shape:
         raise ChallengerError(f"{type(model).__name__}'s last hidden states are {tuple(hidden.shape)}, not one a token.")
     mask = attended.bool().unsqueeze(-1)

@@ -109,7 +109,7 @@ class CalibrationCallback(TrainerCallback):
         accuracy = min(self._accuracy or 0, right, 1 - 1 / int(known.sum()))
         temperature = temperature_for_accuracy(logits[known], accuracy)
         trained = [parameter.detach().clone() for parameter in parameters]
-        apply_temperature(model, temperature, batches[0])
+        temperature = apply_temperature(model, temperature, batches[0])
         self._changed = [(p, before, p.detach().clone()) for p, before in zip(parameters, trained, strict=True)]
         trainer.log({"calibration_temperature": temperature, "expected_accuracy": accuracy})
 

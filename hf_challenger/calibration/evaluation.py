@@ -13,26 +13,30 @@ from torch import nn
 from transformers import EvalPrediction
 
 from ..errors import ChallengerWarning
-from ..logits import LOGIT_NAMES
+from ..logits import position_of_logits
 from .metrics import classification_metrics
 
 ComputeMetrics = Callable[..., dict[str, Any]]
 
 
-def logits_position(outputs: Any, ignored: Sequence[str] = ()) -> int:
+def logits_position(outputs: Any, ignored: Sequence[str] = (), model: nn.Module | None = None) -> int | None:
     """Where the logits stand among the outputs that Trainer gathers: all but the loss and the ignored keys.
 
     Args:
         outputs: what the model returned.
         ignored: keys that Trainer leaves out.
+        model: its config tells the number of classes.
 
     Returns:
-        The position of the first field with a name of logits; 0 if there is none, or no names (tuples).
+        The position, see :func:`~..logits.position_of_logits`; None if neither a name nor a shape tells.
     """
-    if not isinstance(outputs, dict):
-        return 0
-    names = [name for name in outputs if name != "loss" and name not in ignored]
-    return next((names.index(name) for name in LOGIT_NAMES if name in names), 0)
+    if isinstance(outputs, dict):
+        kept = {name: value for name, value in outputs.items() if name != "loss" and name not in ignored}
+        return 0 if len(kept) == 1 else position_of_logits(list(kept), list(kept.values()), model)
+    if isinstance(outputs, (tuple, list)):
+        values = [value for value in outputs if not (isinstance(value, torch.Tensor) and value.dim() == 0)]  # the loss
+        return position_of_logits([None] * len(values), values, model)
+    return 0
 
 
 def scores(logits: Any, labels: Any) -> dict[str, float]:
@@ -90,7 +94,7 @@ class CalibrationMetrics:
     ) -> None:
         self.users, self.preprocess = users, preprocess
         self.batch_by_batch, self.concatenated = batch_by_batch, concatenated
-        self.position = 0
+        self.position: int | None = 0
         self.listener: Callable[[Any, Any], None] | None = None
         self._batches: list[tuple[Any, Any]] = []
         self._logits_only = self._warned = False
@@ -106,14 +110,14 @@ class CalibrationMetrics:
 
     def kept(self, predictions: Any) -> Any:
         """What is kept in memory of a batch's outputs: all of them, or the logits."""
-        return _at(predictions, self.position) if self._logits_only else predictions
+        return _at(predictions, self.position) if self._logits_only and self.position is not None else predictions
 
     @contextmanager
     def watching(self, model: nn.Module, ignored: Sequence[str]) -> Iterator[None]:
         """Inside, each output of the model sets :attr:`position`."""
 
         def look(module: nn.Module, args: Any, outputs: Any) -> None:
-            self.position = logits_position(outputs, ignored)
+            self.position = logits_position(outputs, ignored, module)
 
         handle = model.register_forward_hook(look)
         try:
@@ -174,8 +178,10 @@ class CalibrationMetrics:
         return found
 
 
-def _at(predictions: Any, position: int) -> Any:
+def _at(predictions: Any, position: int | None) -> Any:
     """The output at that position; a single one is itself."""
+    if position is None:
+        return None
     if not isinstance(predictions, (tuple, list)):
         return predictions
     return predictions[position] if position < len(predictions) else None

@@ -90,11 +90,12 @@ def temperature_for_accuracy(logits: Array, accuracy: float) -> float:
     return math.exp((low + high) / 2)
 
 
-def apply_temperature(model: nn.Module, temperature: float, inputs: Mapping[str, Any] | None = None) -> None:
+def apply_temperature(model: nn.Module, temperature: float, inputs: Mapping[str, Any] | None = None) -> float:
     """Make a classifier return logits / T for good, by dividing the weight and bias of its last linear layer by T.
 
     The predicted classes stay the same, and softmax gives calibrated confidences, in ``pipeline`` too. ``save_pretrained``
-    keeps it. In half precision (fp16, bf16) the divided weights are rounded, which can flip the class of a near tie.
+    keeps it. In half precision (fp16, bf16) other divisors than powers of two would round the weights, and could change the
+    class of a near tie. There T becomes the nearest power of two, with a warning that says what is left to divide by.
 
     The model is run on ``inputs`` with the layer as it is and halved. Nothing is changed if its logits do not follow.
     ``model.config.calibration_temperature`` holds the product of all temperatures applied so far, if any.
@@ -106,7 +107,11 @@ def apply_temperature(model: nn.Module, temperature: float, inputs: Mapping[str,
 
     Raises:
         ChallengerError: where T is no temperature, the model is a regression, or dividing one layer does not divide the logits
-            (adapters on the last layer, two heads whose scores are averaged, weights that are used elsewhere too).
+            (adapters on the last layer, two heads whose scores are averaged, weights that are used elsewhere too), or where
+            PEFT would not save the layer.
+
+    Returns:
+        The temperature by which the layer was divided.
     """
     try:
         known = not isinstance(temperature, (bool, str)) and 0 < float(temperature) < math.inf
@@ -126,6 +131,9 @@ def apply_temperature(model: nn.Module, temperature: float, inputs: Mapping[str,
     batch = _dummy(model) if inputs is None else inputs
     with attribution_state(model), torch.no_grad():
         before, layer, _ = last_layer_of(model, batch)
+        _refuse_unsaved(model, layer)
+        if layer.weight.dtype in (torch.float16, torch.bfloat16):
+            temperature = _power_of_two(temperature, str(layer.weight.dtype).removeprefix("torch."))
         kept = [(p, p.detach().clone()) for p in (layer.weight, layer.bias) if p is not None]
         _divide(kept, 2)  # exact in floating point, in any dtype
         try:
@@ -143,6 +151,34 @@ def apply_temperature(model: nn.Module, temperature: float, inputs: Mapping[str,
         config.calibration_temperature = getattr(config, "calibration_temperature", 1.0) * temperature
         if math.isclose(config.calibration_temperature, 1, rel_tol=1e-9):  # one was taken back
             del config.calibration_temperature
+    return temperature
+
+
+def _power_of_two(temperature: float, dtype: str) -> float:
+    """The nearest power of two, by which half precision is divided without rounding."""
+    exact = float(2 ** round(math.log2(temperature)))
+    if exact != temperature:
+        warnings.warn(
+            f"The last layer is {dtype}, so that it is divided by {exact:g} and not by {temperature:.3g}, which would round its"
+            f" weights and could change predicted classes. Divide the logits by the remaining {temperature / exact:.3g} where you"
+            " use them, or convert the model to float32 first.",
+            ChallengerWarning,
+            stacklevel=3,
+        )
+    return exact
+
+
+def _refuse_unsaved(model: nn.Module, layer: nn.Module) -> None:
+    """PEFT saves adapters and ``modules_to_save``: a temperature in any other layer would be lost."""
+    if not hasattr(model, "peft_config"):
+        return
+    saved = [m for m in model.modules() if type(m).__name__ in ("ModulesToSaveWrapper", "AuxiliaryTrainingWrapper")]
+    if not any(layer is part for module in saved for part in module.modules()):
+        raise ChallengerError(
+            f"PEFT does not save the last layer of {type(model).__name__} with the adapter, so that a temperature in it would be"
+            " lost. Set modules_to_save to the classifier's name or task_type='SEQ_CLS', or merge the adapters first"
+            " (model.merge_and_unload())."
+        )
 
 
 def _divide(parameters: list[tuple[Tensor, Tensor]], divisor: float) -> None:

@@ -13,13 +13,21 @@ from torch import Tensor, nn
 from ..attribution.methods import METHODS
 from ..attribution.state import attribution_state
 from ..attribution.targets import named_target
-from ..checks import check_classes, check_inputs, is_sharded, refuse_other_tasks, refuse_several_classes
+from ..checks import (
+    check_classes,
+    check_inputs,
+    harmless_ids,
+    is_sharded,
+    refuse_other_tasks,
+    refuse_several_classes,
+)
 from ..errors import ChallengerError, NotChallengeable
 from ..inputs import units_for
 from ..inputs.main_input import LABEL_KEYS, taken_by
 from ..keyed_random import Draw, keyed_uniform
 from ..logits import logits_of
 from ..losses import IGNORED, check_labels
+from ..value_checks import DeferredChecks, on_host
 from .confidence import ConfidenceGate, NoRowPasses
 from .cues import CueMemory, most_relevant, row_keys
 from .named_cues import NamedCues
@@ -47,12 +55,14 @@ class ChallengedBatch:
         challenged: ``(rows,)`` bool.
         drop_mask: ``(rows, units)`` bool, True = removed; a grid of units (patches) lies in one line, row by row.
         not_finite: how many rows had NaN or infinite relevance, and stayed whole for it (tensor).
+        leaked: ``(rows,)`` bool: rows that held a cue of ``challenge_hide``, which was removed.
     """
 
     inputs: dict[str, Any]
     challenged: Tensor
     drop_mask: Tensor
     not_finite: Tensor
+    leaked: Tensor
 
 
 class Challenger:
@@ -99,6 +109,7 @@ class Challenger:
         self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
         self.leaks = NamedCues(self.units, self.options.challenge_hide, "challenge_hide")
         self.memory = memory or CueMemory(self.options.threshold_for(self.units), getattr(self.units, "levels", 1))
+        self.checks = DeferredChecks()
         self._observed: list[tuple[Tensor, ...]] = []
         self._step = -1
 
@@ -128,29 +139,36 @@ class Challenger:
 
         Raises:
             ChallengerError: for inputs or labels that do not fit the model, NaN or infinite inputs, and an adapter whose
-                units are not those that relevance came for.
+                units are not those that relevance came for. What is wrong with values that lie on an accelerator is told by
+                the next call, or by ``checks.read(wait=True)``, so that no step waits for the device.
         """
+        self.checks.read()
         if step != self._step:
             self.update()
             self._step = step
         units, inputs, model = self.units, self._checked(inputs, labels), model or self.model
         device = inputs[units.key].device
-        positions = torch.arange(first_row, first_row + len(labels))
+        # Made on the device: a copy to it would wait.
+        positions = torch.arange(first_row, first_row + len(labels), device=device)
+        leaked = torch.zeros(len(labels), dtype=torch.bool, device=device)
         if self.leaks:
-            inputs = self.leaks.removed(inputs, Draw(self.seed, EXCHANGE, step, positions.to(device)), self.perturb)
+            inputs, leaked = self.leaks.removed(inputs, Draw(self.seed, EXCHANGE, step, positions), self.perturb)
         may_hide = units.maskable(inputs)
         maskable, grid = may_hide.flatten(1), may_hide.shape[1:]
-        # On the CPU, so that the number of chosen rows is known without waiting for the device.
-        chosen = choose_rows(positions, self.options.challenge_share, keyed_uniform(self.seed, ROWS, step))
+        offset = keyed_uniform(self.seed, ROWS, step)
         if self.options.challenge_selection == "cues":
-            drop_mask, not_finite = self._cue_mask(model, inputs, labels, step, maskable, grid, chosen.to(device))
+            chosen = choose_rows(positions, self.options.challenge_share, offset)
+            drop_mask, not_finite = self._cue_mask(model, inputs, labels, step, maskable, grid, chosen)
         else:
+            # On the CPU, so that the number of chosen rows is known without waiting for the device.
+            chosen = choose_rows(torch.arange(first_row, first_row + len(labels)), self.options.challenge_share, offset)
             drop_mask, not_finite = self._row_mask(model, inputs, labels, step, maskable, grid, positions, chosen)
         hides = self.options.challenge_selection != "cues" or self.memory.number > 0
-        if hides and len(chosen):
-            draw = Draw(self.seed, FILL, step, positions.to(device))
+        if hides and len(labels):
+            draw = Draw(self.seed, FILL, step, positions)
             inputs = self.perturb(dict(inputs), drop_mask.unflatten(1, grid), units, draw)
-        return ChallengedBatch(dict(inputs), drop_mask.any(1), drop_mask, not_finite)
+        self.checks.send()
+        return ChallengedBatch(dict(inputs), drop_mask.any(1), drop_mask, not_finite, leaked)
 
     def update(self) -> None:
         """Let the memory take in the rows that were attributed since the last call; all processes call it together."""
@@ -212,7 +230,7 @@ class Challenger:
         may_hide = maskable[index]
         # Units are counted from the row's own start, so that padding on either side changes nothing.
         place = may_hide.cumsum(1)
-        noise = keyed_uniform(self.seed, UNITS, step, positions.to(maskable.device)[index, None], place)
+        noise = keyed_uniform(self.seed, UNITS, step, positions[index, None], place)
         mask = SELECTIONS[self.options.challenge_selection](relevance, may_hide, self.rate, noise)
         mask = mask & (finite & (labels[index] != IGNORED).reshape(len(index), -1).any(1)).unsqueeze(1)
         drop_mask[index] = mask if sure is None else mask & sure.unsqueeze(1)
@@ -226,11 +244,11 @@ class Challenger:
                 f" {type(self.model).__name__}. Rename the column, or set the model's main_input_name."
             )
         inputs = taken_by(self.model, {k: v for k, v in inputs.items() if k not in LABEL_KEYS})
-        check_inputs(inputs, self.model)
-        check_classes(labels, self.model)
+        check_inputs(inputs, self.model, self.checks.expect)
+        check_classes(labels, self.model, self.checks.expect)
         if self.options.challenge_selection == "cues":
             refuse_several_classes(labels, self.model)
-        return inputs
+        return inputs if on_host(inputs[self.units.key]) else harmless_ids(inputs, self.model)
 
     def _relevance(
         self, model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, grid: tuple[int, ...], least: float

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import ChallengerError
 from ..keyed_random import Draw
+from .exchange import exchange_runs
 from .perturbation import PERTURBATIONS
 
 Perturb = Callable[[dict[str, Any], Tensor, Any, Draw], dict[str, Any]]
@@ -37,7 +38,6 @@ class NamedCues:
     def __init__(self, units: Any, names: Sequence[str], option: str) -> None:
         self.units, self.names, self.option = units, list(names), option
         self.sequences: list[list[list[int]]] = []
-        self.rows_found: Tensor | None = None
         if self.names and not hasattr(units, "places_of"):
             raise ChallengerError(
                 f"{option}={self.names!r} needs an adapter that reads names, and {type(units).__name__} has no method"
@@ -58,32 +58,37 @@ class NamedCues:
             places = places | self.units.places_of(name, inputs, self.option)
         return places
 
-    def removed(self, inputs: dict[str, Any], draw: Draw, perturb: Perturb) -> dict[str, Any]:
-        """The batch in which these cues tell nothing, in every row.
+    def removed(self, inputs: dict[str, Any], draw: Draw, perturb: Perturb) -> tuple[dict[str, Any], Tensor]:
+        """The batch in which these cues tell nothing, in every row; and ``(rows,)`` bool: the rows that held one.
 
-        Tokens: with one name it is hidden. With several, what stands in a row is exchanged for one that is drawn anew from all
-        names and "hidden", whatever the row's class; a longer one is cut, a shorter one leaves hidden places. Blocks of float
-        inputs: the same place of another row, drawn anew, takes their place.
+        Tokens: with one name it is hidden. With several, the first that stands in a row is exchanged for one that is drawn anew
+        from all names and nothing, whatever the row's class; what else stands there is hidden. Blocks of float inputs: the same
+        place of another row, drawn anew, takes their place.
         """
         if not self.sequences:
-            return PERTURBATIONS["swap"](inputs, self._counted(self.places(inputs)), self.units, draw)
+            place = self.places(inputs)
+            return PERTURBATIONS["swap"](inputs, place, self.units, draw), place.flatten(1).any(1)
         offsets = self._offsets(inputs)
-        key, ids = self.units.key, inputs[self.units.key]
-        longest = max(len(variants[0]) for variants in self.sequences)
-        donors = torch.full((len(self.names) + 1, longest), -1, dtype=torch.long)
-        for n, variants in enumerate(self.sequences):
-            donors[n, : len(variants[0])] = torch.tensor(variants[0])
-        several = len(self.names) > 1
-        donor = (draw.uniform() * len(donors)).long() if several else torch.full_like(ids[:, 0], len(self.names)).long()
-        new = donors.to(ids.device)[donor].gather(1, offsets.clamp(0, longest - 1))
-        place = self._counted(offsets >= 0)
-        exchanged = {**inputs, key: torch.where(place & (new >= 0), new.to(ids.dtype), ids)}
-        return perturb(exchanged, place & (new < 0), self.units, draw)
+        place = offsets >= 0
+        held = place.any(1)
+        if len(self.names) > 1:
+            inputs, source = self._exchanged(inputs, offsets, draw)
+            place = place.gather(1, source.clamp(min=0)) & (source >= 0)
+        return perturb(dict(inputs), place, self.units, draw), held
 
-    def _counted(self, places: Tensor) -> Tensor:
-        rows = places.flatten(1).any(1).sum()
-        self.rows_found = rows if self.rows_found is None else self.rows_found + rows
-        return places
+    def _exchanged(self, inputs: dict[str, Any], offsets: Tensor, draw: Draw) -> tuple[dict[str, Any], Tensor]:
+        """See :func:`~.exchange.exchange_runs`; the run is the first name of each row."""
+        longest = max(len(variants[0]) for variants in self.sequences)
+        donors = torch.zeros(len(self.names) + 1, longest, dtype=torch.long)
+        lengths = torch.tensor([len(variants[0]) for variants in self.sequences] + [0])
+        for n, variants in enumerate(self.sequences):
+            donors[n, : lengths[n]] = torch.tensor(variants[0])
+        donor = (draw.uniform() * len(donors)).long()
+        start = (offsets == 0).long().argmax(1)
+        place = torch.arange(offsets.shape[1], device=offsets.device)
+        length = (offsets == place - start.unsqueeze(1)).sum(1)
+        device = offsets.device
+        return exchange_runs(inputs, self.units, start, length, donors.to(device)[donor], lengths.to(device)[donor])
 
     def _offsets(self, inputs: Mapping[str, Any]) -> Tensor:
         """``(rows, length)``: which token of a named cue stands there, counted from 0; -1: none. Longer names come first."""

@@ -113,13 +113,34 @@ def npz_in(path: Path) -> Path | None:
     return path
 
 
-def load_npz(npz: Path) -> Splits:
-    """The arrays as they are, their counts and classes checked."""
+def load_part(npz: Path) -> tuple[np.ndarray, list[str] | None, np.ndarray | None]:
+    """The test part of an npz file, or ``x``, ``y`` where it has one part: rows, their classes or None, lengths or None."""
+    data = _arrays(npz)
+    part = "_test" if "x_test" in data else ""
+    if f"x{part}" not in data:
+        raise ChallengerError(f"{npz} holds {', '.join(data) or 'nothing'}; x_test and y_test, or x and y, are expected.")
+    x, y, lengths = (data.get(f"{name}{part}") for name in ("x", "y", "length"))
+    assert x is not None
+    for name, values in (("y", y), ("length", lengths)):
+        if values is not None and len(values) != len(x):
+            raise ChallengerError(f"{npz}: there are {len(x)} rows, but {len(values)} in {name}{part}.")
+    if not len(x):
+        raise ChallengerError(f"{npz} holds no rows in x{part}. Give at least one.")
+    classes = None if y is None else [str(data["labels"][k] if "labels" in data else k) for k in y]
+    return x, classes, lengths
+
+
+def _arrays(npz: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(npz, allow_pickle=False) as file:
-            data = dict(file)
-    except (ValueError, OSError, BadZipFile) as error:
+            return dict(file)
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
         raise ChallengerError(f"{npz} cannot be read as an npz file of plain arrays: {error}") from error
+
+
+def load_npz(npz: Path) -> Splits:
+    """The arrays as they are, their counts and classes checked."""
+    data = _arrays(npz)
     missing = [k for k in ("x_train", "y_train", "x_test", "y_test") if k not in data]
     if missing:
         raise ChallengerError(f"{npz} holds {', '.join(data) or 'nothing'}, but not {', '.join(missing)}.")

@@ -21,7 +21,7 @@ def load_images(path: str | Path | None) -> Splits:
     npz = npz_in(path)
     if npz is not None:
         data = load_npz(npz)
-        x_train, x_test = (_channels_first(x, f"{npz}: the images") for x in (data.x_train, data.x_test))
+        x_train, x_test = (channels_first(x, f"{npz}: the images") for x in (data.x_train, data.x_test))
         return Splits(x_train, data.y_train, x_test, data.y_test, data.labels)
     if not (path / "train").is_dir() or not (path / "test").is_dir():
         raise ChallengerError(
@@ -32,12 +32,7 @@ def load_images(path: str | Path | None) -> Splits:
     if unknown:
         raise ChallengerError(f"Classes {', '.join(sorted(unknown))} in {path / 'test'} have no folder in {path / 'train'}.")
     files = {
-        split: [
-            (file, label)
-            for label, name in enumerate(labels)
-            for file in sorted((path / split / name).glob("*"))
-            if file.suffix.lower() in IMAGE_FILES
-        ]
+        split: [(file, label) for label, name in enumerate(labels) for file in _images(path / split / name)]
         for split in ("train", "test")
     }
     empty = [name for label, name in enumerate(labels) if label not in {label for _, label in files["train"]}]
@@ -56,23 +51,45 @@ def _folders(path: Path) -> list[str]:
 
 def _read_images(files: list[Path]) -> np.ndarray:
     """``(n, 3, height, width)``"""
-    from PIL import Image, UnidentifiedImageError  # only for folders of images
-
-    images = []
+    images: list[np.ndarray] = []
     for file in files:
-        try:
-            images.append(np.asarray(Image.open(file).convert("RGB")))
-        except (UnidentifiedImageError, OSError) as error:
-            raise ChallengerError(f"{file} is no readable image: {error}") from error
+        images.append(read_image(file))
         if images[-1].shape != images[0].shape:
             (h, w, _), (first_h, first_w, _) = images[-1].shape, images[0].shape
             raise ChallengerError(
                 f"{file} has {w}×{h} pixels, {files[0]} has {first_w}×{first_h}; bring all images to one size first."
             )
-    return _channels_first(np.stack(images), "the images")
+    return channels_first(np.stack(images), "the images")
 
 
-def _channels_first(x: np.ndarray, what: str) -> np.ndarray:
+def read_image(file: Path, grey: bool = False, size: tuple[int, int] | None = None) -> np.ndarray:
+    """``(height, width, 3)`` uint8, or ``(height, width)`` if grey; ``size``: (width, height) to scale it to."""
+    from PIL import Image, UnidentifiedImageError  # only for files of images
+
+    try:
+        image = Image.open(file).convert("L" if grey else "RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise ChallengerError(f"{file} is no readable image: {error}") from error
+    return np.asarray(image if size is None or image.size == size else image.resize(size))
+
+
+def files_by_class(folder: Path) -> tuple[list[Path], list[str]]:
+    """Images of a folder with a folder a class, or of its part ``test``, and the class of each."""
+    if (folder / "test").is_dir() and (folder / "train").is_dir():
+        folder = folder / "test"
+    found = [(file, name) for name in _folders(folder) for file in _images(folder / name)]
+    if not found:
+        raise ChallengerError(
+            f"There are no images ({', '.join(IMAGE_FILES)}) in folders of {folder}, which are expected to be one a class."
+        )
+    return [file for file, _ in found], [name for _, name in found]
+
+
+def _images(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.glob("*")) if file.suffix.lower() in IMAGE_FILES]
+
+
+def channels_first(x: np.ndarray, what: str) -> np.ndarray:
     """uint8 ``(n, h, w)`` or ``(n, h, w, channels)`` → float32 ``(n, channels, h, w)`` in [0, 1]."""
     if x.ndim not in (3, 4) or (x.ndim == 4 and x.shape[3] > 4):
         raise ChallengerError(

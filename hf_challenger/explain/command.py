@@ -139,10 +139,10 @@ def _check_one_input(args: argparse.Namespace) -> None:
 
 def _explain_file(args: argparse.Namespace, image: Any, series: Any) -> None:
     """An image or a series: its most relevant places in the terminal, a picture, and json."""
-    from .loading import load_by_architecture
+    from ..saved_model import load_classifier
     from .places import explain_places, pixels_of, steps_of
 
-    model, processor = load_by_architecture(args.model)
+    model, processor = load_classifier(args.model)
     expected, flag = ("pixel_values", "--image") if image is not None else ("past_values", "--series")
     if model.main_input_name != expected:
         right = {"pixel_values": "--image", "past_values": "--series", "input_ids": "--text"}.get(str(model.main_input_name))

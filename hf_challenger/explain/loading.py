@@ -36,7 +36,12 @@ def load(name: str) -> tuple[nn.Module, Any]:
         ) from error
     if not getattr(loaded, "_hf_peft_config_loaded", False):  # an adapter's base model may be of any task
         check_task(name, getattr(loaded.config, "architectures", None) or [])
-    _check_head(name, info)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ChallengerError(
+            f"{name!r} holds no trained classification head (missing: {', '.join(missing[:3])}), so its answers would be random."
+            " Fine-tune it first."
+        )
     # Where the files are missing, transformers makes a tokenizer of special tokens only: every word would be unknown to it.
     if len(tokenizer) <= len(tokenizer.all_special_ids) < (getattr(loaded.config, "vocab_size", None) or 0):
         raise ChallengerError(
@@ -44,50 +49,6 @@ def load(name: str) -> tuple[nn.Module, Any]:
             " (tokenizer.save_pretrained), or train with processing_class=tokenizer, which saves it with the model."
         )
     return loaded, tokenizer
-
-
-def load_by_architecture(name: str) -> tuple[nn.Module, Any]:
-    """A saved classifier of images or series, and its image processor or None.
-
-    Args:
-        name: a folder, or a name on the Hub. Its config tells the class: one of transformers or of
-            :mod:`hf_challenger.small_models`.
-
-    Raises:
-        ChallengerError: where there is none, or where it has no trained head.
-    """
-    import transformers
-
-    from .. import small_models
-
-    try:
-        config, _ = transformers.PreTrainedConfig.get_config_dict(name)
-        architecture = (config.get("architectures") or ["no architecture"])[0]
-        kind: Any = getattr(small_models, architecture, None) or getattr(transformers, architecture, None)
-        if kind is None:
-            raise ValueError(f"{architecture} is neither in transformers nor in hf_challenger.small_models")
-        loaded, info = kind.from_pretrained(name, output_loading_info=True)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ChallengerError(
-            f"No classifier could be loaded from {name!r} ({reason}). Give the folder that trainer.save_model() wrote, or a"
-            " model's name on the Hub."
-        ) from error
-    _check_head(name, info)
-    try:
-        processor = transformers.AutoImageProcessor.from_pretrained(name)
-    except OSError:  # none was saved
-        processor = None
-    return loaded, processor
-
-
-def _check_head(name: str, info: Any) -> None:
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ChallengerError(
-            f"{name!r} holds no trained classification head (missing: {', '.join(missing[:3])}), so its answers would be random."
-            " Fine-tune it first."
-        )
 
 
 def _adapter_head(name: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import ChallengerError, NotChallengeable
+from ..value_checks import on_host
 from .main_input import main_input_of
 
 LEVELS = 32  # that a channel's mean may have
@@ -71,7 +72,7 @@ class Blocks:
                 f"{found}, which is a single unit of {longest}: nothing would be left to decide on. Set"
                 f" challenge_unit_size to {max(longest // 2, 1)} or less{'' if longest > 1 else ', or pass a longer input'}."
             )
-        if not bool(torch.isfinite(x).all()):
+        if on_host(x) and not bool(torch.isfinite(x).all()):  # a training step checks all of its inputs, without waiting
             bad = (~torch.isfinite(x)).flatten(1).any(1)
             raise ChallengerError(
                 f"{self.key} holds NaN or infinite values in {int(bad.sum())} of {len(x)} rows, the first is row"

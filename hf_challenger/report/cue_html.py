@@ -6,6 +6,7 @@ from html import escape
 
 from ..heatmap_html import STYLE
 from .cue_results import KEY, LEAST_CHANGED, LEAST_DROP, CueEffect, CueReport, Example, percent, share
+from .pictures import svg
 
 LISTED = 6  # cues in the answer, and cues with examples
 
@@ -23,18 +24,25 @@ tr.no td { color: var(--quiet); }
 mark { background: rgba(var(--for), calc(.8 * var(--most))); color: var(--ink); padding: .05rem .15rem; border-radius: .2rem; }
 blockquote { margin: .6rem 0 1.1rem; padding-left: .8rem; border-left: 3px solid var(--line); overflow-wrap: anywhere; }
 blockquote small { display: block; color: var(--quiet); }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; width: 11rem; max-width: 100%; }
+figure:has(.series) { width: 20rem; } figcaption { color: var(--quiet); font-size: .85rem; overflow-wrap: anywhere; }
+svg { display: block; width: 100%; height: auto; border: 1px solid var(--line); } image { image-rendering: pixelated; }
+.shade { fill: rgb(var(--for)); } .flag { fill: none; stroke: rgb(var(--mark)); stroke-width: 2px; vector-effect: non-scaling-stroke; }
+:root { --mark: 0, 140, 255; } svg.series { height: 6rem; }
+polyline { fill: none; stroke: var(--ink); stroke-width: 1.4px; vector-effect: non-scaling-stroke; }
 @media (max-width: 46rem) {
+  figure { width: 9rem; } figure:has(.series) { width: 100%; }
   body { font-size: 16px; margin: 1rem auto; } .answer { font-size: 1.25rem; }
   thead { display: none; } tr { display: block; padding: .6rem 0; border-bottom: 1px solid var(--line); }
   td:nth-child(2) { font-weight: 600; }
   td { display: flex; justify-content: space-between; gap: 1rem; border: 0; padding: .12rem 0; text-align: right; }
-  td::before { content: attr(data-name); color: var(--quiet); font-weight: 400; text-align: left; }
+  td::before { content: attr(data-name); flex: none; color: var(--quiet); font-weight: 400; text-align: left; }
 }
 """
 
 
 def cue_page(report: CueReport, title: str) -> str:
-    """The page as a string: the answer, the table, and rows with their cue marked. All text is escaped.
+    """The page as a string: the answer, mean pictures of the classes, the table, and rows with their cue marked. All text is escaped.
 
     Args:
         report: from :func:`~.cue_report.cue_report`.
@@ -56,6 +64,7 @@ def cue_page(report: CueReport, title: str) -> str:
 <p class="answer">{escape(report.summary)}</p>
 {_cues(report)}
 <p class="note">{escape(notes)}</p>
+{_pictures(report)}
 {_table(report)}
 {examples}
 <footer>A model leans on a cue if, with the cue hidden, at least {percent(LEAST_CHANGED)} of the predictions change and the
@@ -76,6 +85,23 @@ def _cues(report: CueReport) -> str:
     if len(report.leaned_on) > LISTED:
         items += f"\n<li>… and {len(report.leaned_on) - LISTED} more<small>in the table</small></li>"
     return f'<ul class="cues">\n{items}\n</ul>'
+
+
+def _pictures(report: CueReport) -> str:
+    if not report.pictures:
+        return ""
+    figures = "\n".join(
+        f"<figure>{svg(p.picture, p.class_name)}<figcaption>{escape(p.class_name)}, mean of {p.rows} rows</figcaption></figure>"
+        for p in report.pictures
+    )
+    key = "Orange: where the class's positive relevance lies, on the mean of its rows."
+    return f"""<section>
+<h2>What each class rests on</h2>
+<div class="pictures">
+{figures}
+</div>
+<p class="note">{key}</p>
+</section>"""
 
 
 def _table(report: CueReport) -> str:
@@ -109,12 +135,16 @@ def _examples(cue: CueEffect) -> str:
             " change.</p>\n"
         )
     rows = "\n".join(map(_example, cue.examples))
+    if any(example.picture for example in cue.examples):
+        rows = f'<div class="pictures">\n{rows}\n</div>\n<p class="note">Outlined: the places of the cue.</p>'
     return f"<section>\n<h2>{escape(cue.text)} ({escape(cue.class_name)})</h2>\n{exchanged}{rows}\n</section>"
 
 
 def _example(example: Example) -> str:
     (before, sure), (after, less) = example.as_is, example.hidden
     told = f"{before} {share(sure)} → without it {after} {share(less)}"
+    if example.picture is not None:
+        return f"<figure>{svg(example.picture, told)}<figcaption>{escape(told)}</figcaption></figure>"
     return f"<blockquote>{_marked(example)}<small>{escape(told)}</small></blockquote>"
 
 

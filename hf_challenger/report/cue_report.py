@@ -24,10 +24,12 @@ from ..detokenize import pieces
 from ..errors import ChallengerError
 from ..explain.lengths import longest_input
 from ..inputs import units_for
-from ..inputs.main_input import LABEL_KEYS
+from ..inputs.main_input import LABEL_KEYS, taken_by
 from ..keyed_random import Draw
 from ..logits import logits_of
-from .cue_results import CueEffect, CueReport, Example, Reading
+from .cue_results import ClassPicture, CueEffect, CueReport, Example, Reading
+from .exchange import exchange_tokens
+from .pictures import picture_of
 
 ROWS = 500  # of a data set that are read: about a minute for MiniLM on two cores
 TOP = 3  # candidates of each class
@@ -177,6 +179,7 @@ class _Batch:
     keys: Tensor  # (rows,)
     found: Tensor  # (rows, UNITS) identities
     shares: Tensor  # (rows, UNITS)
+    positive: Tensor  # (rows, units) shares of the row's positive relevance
 
 
 @dataclass
@@ -212,10 +215,12 @@ class _Reader:
                 cues[n] = self._effect(cue, held, batches, places[n])
         leaned = [n for n, cue in cues.items() if cue.leaned_on]
         for n in leaned:
-            self._exchange(cues[n], _some(places[n], EFFECT_ROWS), [cues[m] for m in leaned])
+            self._exchange(cues[n], _some(places[n], EFFECT_ROWS), [(cues[m], places[m]) for m in leaned])
         order = sorted(cues.values(), key=lambda cue: (not cue.leaned_on, -cue.coverage * cue.drop))
         read = sum(len(batch.classes) for batch in batches)
         result = CueReport(order, self.labelled, read, given, notes=notes)
+        if not self.tokens:
+            result.pictures = self._class_pictures(batches)
         held = self._holding(batches, [found[n] for n in leaned])
         if held:
             result.rows_with_cue = sum(len(h.rows) for h in held)
@@ -244,6 +249,7 @@ class _Reader:
                 f"The rows hold {', '.join(batch) or 'nothing'}, but the model needs {self.units.key!r}. Give texts, or rows as"
                 " the model takes them."
             )
+        batch = taken_by(self.model, batch)
         check_inputs(batch, self.model)
         maskable = self.units.maskable(batch)
         labels = self._labels(given, len(maskable))
@@ -259,6 +265,7 @@ class _Reader:
         probabilities = self._probabilities(seen[-1])
         identities, may_hide = self.units.identities(batch).flatten(1), maskable.flatten(1)
         found, shares = most_relevant(relevance, may_hide, identities)
+        positive = relevance.float().clamp(min=0) * may_hide
         return _Batch(
             batch,
             tuple(maskable.shape[1:]),
@@ -269,6 +276,7 @@ class _Reader:
             row_keys(identities, may_hide, None if self.tokens else batch[self.units.key]),
             found,
             shares,
+            positive / positive.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny),
         )
 
     def _labels(self, given: list[Any], rows: int) -> Tensor | None:
@@ -362,22 +370,30 @@ class _Reader:
             label=cue.label,
             identities=cue.identities,
         )
-        if effect.leaned_on and self.tokens and hasattr(self.tokenizer, "decode"):
+        if effect.leaned_on and (not self.tokens or hasattr(self.tokenizer, "decode")):
             effect.examples = self._examples(held, answers)
         return effect
 
-    def _exchange(self, cue: CueEffect, held: list[_Held], others: list[CueEffect]) -> None:
-        """Measured for tokens only: what stands at a place of an image belongs to its row."""
-        fitting = [o for o in others if o.label != cue.label and len(o.identities) == len(cue.identities)]
-        if not fitting or not self.tokens:
+    def _exchange(self, cue: CueEffect, held: list[_Held], others: list[tuple[CueEffect, list[_Held]]]) -> None:
+        """Measured with the strongest cue of another class. A cue that is a place comes from a row that holds it."""
+        fitting = [other for other in others if other[0].label != cue.label]
+        if not fitting:
             return
-        donor = max(fitting, key=lambda other: other.coverage * other.strength)
+        donor, rows = max(fitting, key=lambda other: other[0].coverage * other[0].strength)
+        if self.tokens:
+            limit = longest_input(self.model, self.tokenizer) if hasattr(self.tokenizer, "model_max_length") else None
 
-        def exchanged(inputs: dict[str, Any], h: _Held) -> dict[str, Any]:
-            ids = new = inputs[self.units.key]
-            for own, other in zip(cue.identities, donor.identities, strict=True):
-                new = torch.where(h.mask & (ids == own), other, new)
-            return {**inputs, self.units.key: new}
+            def exchanged(inputs: dict[str, Any], h: _Held) -> dict[str, Any]:
+                return exchange_tokens(inputs, self.units, h.mask, donor.identities, limit)
+        else:
+            source = rows[0]
+            x, places = source.batch.inputs[self.units.key][source.rows[0]], source.mask[0]
+            if any(h.batch.inputs[self.units.key].shape[1:] != x.shape for h in held):
+                return
+
+            def exchanged(inputs: dict[str, Any], h: _Held) -> dict[str, Any]:
+                taken = self.units.hidden(inputs, (h.mask | places).unflatten(1, h.batch.grid))
+                return {**inputs, self.units.key: torch.where(taken, x, inputs[self.units.key])}
 
         cue.exchanged = self._reading(held, self._answers(held, exchanged))
         cue.exchanged_for = donor.text
@@ -420,6 +436,10 @@ class _Reader:
 
     def _example(self, h: _Held, i: int, before: Tensor, after: Tensor) -> Example:
         batch, row = h.batch, h.rows[i]
+        if not self.tokens:
+            x = batch.inputs[self.units.key]
+            shown = picture_of(self.units, x, x[row], batch.positive[row].unflatten(0, batch.grid), h.mask[i])
+            return Example([], [], [], self._top(before), self._top(after), shown)
         special = set(self.units.special_ids)
         ids = batch.identities[row].tolist()
         attended = self.units.attended(batch.inputs)[row].tolist()
@@ -434,6 +454,20 @@ class _Reader:
         if start + SHOWN < len(content):
             words, goes_on, marked = [*words, "…"], [*goes_on, False], [*marked, False]
         return Example(words, goes_on, marked, self._top(before), self._top(after))
+
+    def _class_pictures(self, batches: list[_Batch]) -> list[ClassPicture]:
+        """Mean input and mean share of the positive relevance of each class, over the rows of the first row's shape."""
+        key, first = self.units.key, batches[0]
+        alike = [b for b in batches if b.inputs[key].shape[1:] == first.inputs[key].shape[1:]]
+        x, positive = torch.cat([b.inputs[key] for b in alike]), torch.cat([b.positive for b in alike])
+        classes, found = torch.cat([b.classes for b in alike]), []
+        for label in classes.unique().tolist():
+            if label >= 0:
+                own = classes == label
+                relevance = positive[own].mean(0).unflatten(0, first.grid)
+                picture = picture_of(self.units, first.inputs[key], x[own].mean(0), relevance)
+                found.append(ClassPicture(self._name(label), int(own.sum()), picture))
+        return found
 
     def _top(self, probabilities: Tensor) -> tuple[str, float]:
         label = int(probabilities.argmax())

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from .pictures import Picture
+
 LEAST_CHANGED = 0.02  # share of predictions that change
 LEAST_DROP = 0.05  # of the mean probability of the class, as a share of itself: with many classes it may be small
 SHOWN = 20  # candidates in a terminal
+WIDEST = 60  # characters of a cell there
 KEY = (
     "of rows: share of the class's rows that hold the cue. strength: mean share of their positive relevance. changed, probability"
-    " and\naccuracy: with the cue as it is → hidden → exchanged for one of another class, where one has its length."
+    " and\naccuracy: with the cue as it is → hidden → exchanged for one of another class, where there is one."
 )
 
 
@@ -32,14 +35,15 @@ class Reading:
 
 @dataclass(frozen=True)
 class Example:
-    """A row that holds a cue.
+    """A row that holds a cue: a text in pieces, or a picture.
 
     Attributes:
-        pieces: the text in pieces of words.
+        pieces: the text in pieces of words; none for images and series.
         goes_on: whether each piece belongs to the word of the piece before.
         marked: whether each piece belongs to the cue.
         as_is: predicted class and its probability.
         hidden: the same, with the cue hidden.
+        picture: the image or series, with the cue's places flagged.
     """
 
     pieces: list[str]
@@ -47,6 +51,22 @@ class Example:
     marked: list[bool]
     as_is: tuple[str, float]
     hidden: tuple[str, float]
+    picture: Picture | None = None
+
+
+@dataclass(frozen=True)
+class ClassPicture:
+    """The mean of a class's images or series, with their mean relevance.
+
+    Attributes:
+        class_name: of the class.
+        rows: of which it is the mean.
+        picture: its shade is the mean share of the positive relevance.
+    """
+
+    class_name: str
+    rows: int
+    picture: Picture
 
 
 @dataclass
@@ -61,7 +81,7 @@ class CueEffect:
         rows: on how many of them the readings were measured.
         as_is: the rows as they are.
         hidden: the cue hidden.
-        exchanged: the cue exchanged for ``exchanged_for``, a cue of another class; None where none has its length.
+        exchanged: the cue exchanged for ``exchanged_for``, a cue of another class; None where there is none.
         label: index of the class.
         identities: token ids, or positions on the grid of units.
     """
@@ -104,6 +124,7 @@ class CueReport:
         as_is: of those rows; None where there are none.
         hidden: of those rows, with all such cues hidden.
         notes: sentences on what was cut or left out.
+        pictures: of each class, for images and series.
     """
 
     cues: list[CueEffect]
@@ -114,6 +135,7 @@ class CueReport:
     as_is: Reading | None = None
     hidden: Reading | None = None
     notes: list[str] = field(default_factory=list)
+    pictures: list[ClassPicture] = field(default_factory=list)
 
     @property
     def leaned_on(self) -> list[CueEffect]:
@@ -132,6 +154,16 @@ class CueReport:
             return f"{without} {percent(self.hidden.changed)} of the predictions change {on}."
         verb = "falls" if self.hidden.accuracy < self.as_is.accuracy else "goes"
         return f"{without} accuracy {verb} from {share(self.as_is.accuracy)} to {share(self.hidden.accuracy)} {on}."
+
+    def short(self, cues: int = 3) -> str:
+        """The summary, and a line for each of the first cues that are leaned on: for logs, model cards and consoles."""
+        lines = [
+            f"- {cue.text!r} (class {cue.class_name}): in {percent(cue.coverage)} of its rows; without it"
+            f" {percent(cue.hidden.changed)} of their predictions change"
+            for cue in self.leaned_on[:cues]
+        ]
+        more = len(self.leaned_on) - cues
+        return "\n".join([self.summary, *lines, *([f"- … and {more} more"] if more > 0 else [])])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for json."""
@@ -211,5 +243,6 @@ def _reading(reading: Reading | None) -> dict[str, float | None] | None:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [min(max(map(len, column)), 40) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    cut = [[cell if len(cell) <= WIDEST else cell[: WIDEST - 1] + "…" for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cut, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cut]

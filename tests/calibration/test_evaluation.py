@@ -60,7 +60,8 @@ def test_the_first_of_several_outputs_in_a_plain_trainer() -> None:
     ],
 )
 def test_logits_are_found_by_name(outputs: Any, ignored: Any, position: int) -> None:
-    assert logits_position(outputs, ignored) == position
+    shapes = {k: torch.zeros(2, 3) for k in outputs} if isinstance(outputs, dict) else [torch.zeros(2, 3) for _ in outputs]
+    assert logits_position(shapes, ignored) == position
 
 
 def test_a_run_that_has_diverged_goes_on_and_its_metrics_tell(trainer: Any) -> None:

@@ -1,8 +1,10 @@
 """A temperature folded into the last layer: what a pipeline then says, and when it is refused."""
 
+import math
+
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 from tiny import CLASSES, WORDS, tiny_batch, tiny_bert, tiny_tokenizer
 from torch import nn
 from transformers import (
@@ -16,8 +18,8 @@ from transformers import (
     pipeline,
 )
 
-from hf_challenger import ChallengerError
-from hf_challenger.calibration import apply_temperature, fit_temperature, temperature_for_accuracy
+from hf_challenger import ChallengerError, ChallengerWarning
+from hf_challenger.calibration import apply_temperature, expected_accuracy, fit_temperature, temperature_for_accuracy
 
 SMALL = {"vocab_size": 45, "hidden_size": 16, "num_attention_heads": 2, "num_labels": CLASSES}
 
@@ -105,8 +107,9 @@ def test_bf16_weights_are_scaled_too():
     model = tiny_bert().eval().bfloat16()
     batch = {"input_ids": torch.tensor([[2, 7, 8, 3]])}
     logits = model(**batch).logits.float()
-    apply_temperature(model, 1.7)
-    torch.testing.assert_close(model(**batch).logits.float(), logits / 1.7, rtol=0.02, atol=0.02)
+    with pytest.warns(ChallengerWarning, match="divided by 2 and not by 1.7.*the remaining 0.85"):
+        assert apply_temperature(model, 1.7) == 2
+    assert torch.equal(model(**batch).logits.float(), logits / 2)
 
 
 class AfterThought(nn.Module):
@@ -181,3 +184,42 @@ def test_the_mean_confidence_equals_the_accuracy(accuracy):
 def test_an_accuracy_that_no_temperature_gives_is_refused(logits, accuracy, words):
     with pytest.raises(ChallengerError, match=words):
         temperature_for_accuracy(logits, accuracy)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("temperature", [1.37, 0.3, 2.9])
+def test_in_half_precision_no_class_changes_also_in_the_saved_model(dtype, temperature, tmp_path):
+    torch.manual_seed(0)
+    model = tiny_bert(num_labels=77).to(dtype).eval()
+    ids = torch.randint(5, 45, (1000, 8))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with torch.no_grad():
+        before = model(**batch).logits
+        with pytest.warns(ChallengerWarning, match="could change predicted classes. Divide the logits by the remaining"):
+            applied = apply_temperature(model, temperature, batch)
+        assert math.log2(applied) == round(math.log2(temperature))
+        assert getattr(model.config, "calibration_temperature", 1.0) == applied
+        model.save_pretrained(tmp_path)
+        saved = type(model).from_pretrained(tmp_path, dtype=dtype).eval()
+        for calibrated in (model, saved):
+            after = calibrated(**batch).logits
+            assert torch.equal(after.argmax(1), before.argmax(1))
+            torch.testing.assert_close(after * applied, before, rtol=0, atol=1e-5)  # fp16 has no smaller numbers
+
+
+def test_a_layer_that_peft_would_not_save_is_left_alone():
+    batch = {k: v for k, v in tiny_batch().items() if k != "labels"}
+    model = get_peft_model(tiny_bert(), LoraConfig(target_modules=["query"], r=2)).eval()
+    before = model(**batch).logits
+    with pytest.raises(ChallengerError, match=r"PEFT does not save the last layer.*modules_to_save"):
+        apply_temperature(model, 2.0, batch)
+    assert torch.equal(model(**batch).logits, before)
+    kept = get_peft_model(tiny_bert(), LoraConfig(task_type="SEQ_CLS", target_modules=["query"], r=2)).eval()
+    before = kept(**batch).logits
+    assert apply_temperature(kept, 2.0, batch) == 2.0
+    torch.testing.assert_close(kept(**batch).logits * 2, before)
+
+
+def test_the_accuracy_of_a_prompt_tuned_model_is_estimated_from_its_texts_tokens():
+    model = get_peft_model(tiny_bert(), PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=3))
+    assert 0 < expected_accuracy(model, [tiny_batch(16)]) <= 1

@@ -51,7 +51,7 @@ def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(t
     log = json.loads((out / "challenger" / "trainer_state.json").read_text())["log_history"]
     assert {"challenged_share", "cues_found"} <= set(log[0])
     card = (out / "challenger" / "README.md").read_text()
-    assert "A model from a local folder, fine-tuned on a subset of CLINC150." in card
+    assert "A model from a local folder, fine-tuned on 300 rows of a subset of CLINC150." in card
     for row, name in (("Accuracy ↑", "test_accuracy"), ("ECE ↓", "test_ece")):
         numbers = [f"{results[method][name]:.4f}" for method in (1, 0)]  # challenger, plain
         assert f"| {row} | {results[1][name.replace('test', 'validation')]:.4f} |" in card

@@ -20,9 +20,9 @@ FOLDER = ROOT / "examples" / "notebooks"
 NOTEBOOKS = sorted(path.name for path in FOLDER.glob("*.ipynb"))
 # What makes a run short: a line of the notebook and what stands there instead. The whole runs: make notebooks.
 QUICK = {
-    "leaky_data.ipynb": [("num_train_epochs=8", "max_steps=1"), ('read("test")', 'read("test")[:16]')],
+    "leaky_data.ipynb": [("num_train_epochs=8", "max_steps=20"), ('read("test")', 'read("test")[:16]')],
     "calibration.ipynb": [
-        ("num_train_epochs=15", "max_steps=1"),
+        ("num_train_epochs=15", "max_steps=30"),
         (
             'train, test = read("train", per_intent=2), read("test")',
             'train, test = read("train", per_intent=2), read("test")[::9]',

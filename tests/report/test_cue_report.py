@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import re
@@ -12,19 +13,24 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from PIL import Image
 from tiny import CLASSES, text_of, tiny_bert, tiny_tokenizer
 from torch import Tensor, nn
-from transformers import TrainingArguments
+from transformers import BertForTokenClassification, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from hf_challenger import ChallengerError, ChallengerTrainer
+from hf_challenger import ChallengerConfig, ChallengerError, ChallengerTrainer
 from hf_challenger.cues import main
+from hf_challenger.inputs import units_for
 from hf_challenger.report.cue_html import cue_page
 from hf_challenger.report.cue_report import class_indices, cue_report
 from hf_challenger.report.cue_results import CueEffect, CueReport, Example, Reading
+from hf_challenger.report.exchange import exchange_tokens
+from hf_challenger.small_models import image_model, series_model
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["billing", "refund", "freeze"]
@@ -161,7 +167,9 @@ def test_a_phrase_is_one_cue() -> None:
     found = cue_report(trained(phrases, labels, hidden=0.2), phrases, tiny_tokenizer(), labels)
     assert "w33 w34 w35" in [cue.text for cue in found.leaned_on]
     (phrase,) = (cue for cue in found.leaned_on if "w34" in cue.text)
-    assert phrase.exchanged is None  # no other cue has three words
+    assert phrase.exchanged is not None  # for a cue of one word
+    assert phrase.exchanged_for in {"w30", "w32"}
+    assert phrase.exchanged.changed > 0.8
 
 
 def test_a_sample_of_rows_is_read_and_long_texts_are_cut() -> None:
@@ -224,7 +232,175 @@ def test_places_of_pictures() -> None:
     x[y == 1, :, 8:10, 8:10] = 1.0
     found = cue_report(Squares(), [{"pixel_values": a, "labels": int(b)} for a, b in zip(x, y, strict=True)])
     assert [cue.text for cue in found.leaned_on] == ["rows 0 to 1, columns 0 to 1", "rows 8 to 9, columns 8 to 9"]
-    assert all(cue.coverage == 1 and cue.exchanged is None and not cue.examples for cue in found.cues)
+    assert all(cue.coverage == 1 for cue in found.cues)
+    for cue in found.leaned_on:
+        assert cue.exchanged is not None
+        assert cue.exchanged.accuracy == 0
+        assert cue.exchanged.probability < 0.5
+        assert [int(e.picture.marked.sum()) for e in cue.examples if e.picture] == [1, 1, 1]
+    first = found.pictures[0].picture
+    assert first.shade.shape == (8, 8)
+    assert first.shade.argmax() == 0
+    assert float(first.values[:2, :2].min()) > 0.95 > 0.2 > float(first.values[4:, 4:].mean())
+    page = cue_page(found, "Squares")
+    assert page.count('class="flag"') == 6
+    assert page.count("<image href=") == 8
+    assert 'x="8" y="8" width="2" height="2"' in page
+
+
+def exchanged_texts(texts: list[str], cue: list[str], donor: list[str], limit: int | None = None) -> list[str]:
+    tokenizer = tiny_tokenizer()
+    batch = dict(tokenizer(texts, padding=True, return_tensors="pt"))
+    mask = torch.isin(batch["input_ids"], torch.tensor(tokenizer.convert_tokens_to_ids(cue)))
+    units = units_for(leaning(), tokenizer)
+    found = exchange_tokens(batch, units, mask, tokenizer.convert_tokens_to_ids(donor), limit)
+    assert {value.shape for value in found.values()} == {found["input_ids"].shape}
+    rows = zip(found["input_ids"], found["attention_mask"].bool(), strict=True)
+    assert all((ids[~attended] == tokenizer.pad_token_id).all() for ids, attended in rows)
+    return [
+        tokenizer.decode(ids[attended])
+        for ids, attended in zip(found["input_ids"], found["attention_mask"].bool(), strict=True)
+    ]
+
+
+def test_a_cue_is_exchanged_for_one_of_another_length() -> None:
+    texts = ["w1 w30 w2", "w30 w30 w4 w30", "w5 w6 w7 w8 w9 w30"]
+    assert exchanged_texts(texts, ["w30"], ["w31", "w32"]) == [
+        "[CLS] w1 w31 w32 w2 [SEP]",
+        "[CLS] w31 w32 w4 [SEP]",
+        "[CLS] w5 w6 w7 w8 w9 w31 w32 [SEP]",
+    ]
+    assert exchanged_texts(["w31 w1 w31 w32 w2"], ["w31", "w32"], ["w30"]) == ["[CLS] w1 w30 w2 [SEP]"]
+    assert exchanged_texts(["w1 w30 w2"], ["w30"], ["w31", "w32"], limit=5) == ["[CLS] w1 w31 w32 [SEP]"]
+
+
+def test_the_short_form_names_the_first_cues(planted: CueReport) -> None:
+    lines = planted.short(2).splitlines()
+    assert lines[0] == planted.summary
+    assert [line.split("'")[1] for line in lines[1:3]] == [cue.text for cue in planted.cues[:2]]
+    assert lines[3:] == ["- … and 1 more"]
+    assert CueReport([], True, 9, 9).short() == "No cue that the model leans on was found."
+
+
+# --- images and series -------------------------------------------------------------------------------------------------------
+
+KINDS = ["three", "five"]
+
+
+def arrays_with_cue(kind: str, count: int = 60) -> tuple[Tensor, Tensor]:
+    """A bright corner, or a bump at the time, of the class; noise elsewhere."""
+    generator, y = torch.Generator().manual_seed(0), torch.arange(count) % 2
+    if kind == "images":
+        x = torch.rand(count, 1, 16, 16, generator=generator) * 0.3
+        x[y == 0, :, :2, :2] = 1.0
+        x[y == 1, :, 12:14, 12:14] = 1.0
+        return x, y
+    x = torch.randn(count, 48, 2, generator=generator) * 0.3
+    x[y == 0, 8:12, 0] += 3.0
+    x[y == 1, 30:34, 0] += 3.0
+    return x, y
+
+
+@cache
+def trained_on(kind: str) -> Any:
+    torch.manual_seed(0)
+    labels = {"num_labels": 2, "id2label": dict(enumerate(KINDS))}
+    model = image_model("cnn", 16, 16, 1, **labels) if kind == "images" else series_model("fcn-small", 48, 2, **labels)
+    x, y = arrays_with_cue(kind)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        model(x, labels=y).loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def write_data(kind: str, folder: Path) -> dict[str, str]:
+    """The same rows in each form that the command reads."""
+    x, y = arrays_with_cue(kind)
+    np.savez(folder / "data.npz", x=(x[:, 0] * 255).byte() if kind == "images" else x, y=y, labels=KINDS)
+    if kind == "series":
+        return {"npz": str(folder / "data.npz")}
+    lines = ["image,label"]
+    for i, (row, label) in enumerate(zip(x, y, strict=True)):
+        file = folder / "pictures" / KINDS[label] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((row[0] * 255).byte().numpy()).save(file)
+        lines.append(f"pictures/{KINDS[label]}/{i}.png,{KINDS[label]}")
+    (folder / "data.csv").write_text("\n".join(lines))
+    return {"npz": str(folder / "data.npz"), "folder": str(folder / "pictures"), "csv": str(folder / "data.csv")}
+
+
+@pytest.mark.parametrize("kind", ["images", "series"])
+def test_command_reads_images_and_series(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained_on(kind).save_pretrained(tmp_path / "model")
+    for form, file in write_data(kind, tmp_path).items():
+        page, picture = tmp_path / f"{form}.html", tmp_path / f"{form}.png"
+        main([str(tmp_path / "model"), "--file", file, "--html", str(page), "--png", str(picture)])
+        printed = capsys.readouterr()
+        assert "Rows: 60 of 60." in printed.err
+        table = printed.out.splitlines()
+        place = "rows 0 to 1, columns 0 to 1" if kind == "images" else "steps 10 to 11"
+        assert any(line.startswith("three") and place in line for line in table)
+        assert page.read_text().count("<svg") >= 2
+        assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("kind", ["images", "series"])
+def test_the_trainer_reports_on_images_and_series(kind: str, tmp_path: Path) -> None:
+    x, y = arrays_with_cue(kind)
+    model = trained_on(kind)
+    rows = [{model.main_input_name: a, "labels": int(b)} for a, b in zip(x, y, strict=True)]
+    args = ChallengerConfig(str(tmp_path), max_steps=1, learning_rate=1e-6, report_to=[], use_cpu=True, calibrate=False)
+    trainer = ChallengerTrainer(copy.deepcopy(model), args, train_dataset=rows)
+    trainer.train()
+    found = trainer.cue_report()
+    assert found.rows_read == 60
+    assert [p.class_name for p in found.pictures] == KINDS
+    assert found.cues
+
+
+@pytest.mark.parametrize(
+    ("file", "flags", "words"),
+    [
+        ("lacks.npz", [], "holds z; x_test and y_test, or x and y, are expected"),
+        ("short.npz", [], "there are 20 rows, but 3 in y"),
+        ("other.npz", [], "does not know the label '2'; its classes are 'three', 'five'"),
+        ("wide.npz", [], r"past_values of shape \(48, 3\)"),
+        ("empty.npz", [], "cannot be read as an npz file"),
+        ("empty", [], "There are no images"),
+        ("pictures", [], "The model takes 'past_values', not images"),
+        ("pictures", ["--label_column", "y"], "has no columns"),
+        ("other.npz", ["--png", "a.txt"], "is expected to end with .png"),
+    ],
+)
+def test_mistakes_in_arrays_end_with_one_sentence(
+    file: str, flags: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trained_on("series").save_pretrained("model")
+    x = np.random.default_rng(0).normal(size=(20, 48, 3)).astype("float32")
+    np.savez("lacks.npz", z=x)
+    np.savez("short.npz", x=x, y=np.arange(3))
+    np.savez("other.npz", x=x[..., :2], y=np.arange(20) % 5)
+    np.savez("wide.npz", x=x)
+    Path("empty.npz").write_text("")
+    Path("empty").mkdir()
+    Path("pictures/three").mkdir(parents=True)
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save("pictures/three/a.png")
+    with pytest.raises(SystemExit, match=words):
+        main(["model", "--file", file, *flags])
+
+
+def test_a_model_of_another_task_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    BertForTokenClassification(tiny_bert().config).save_pretrained("tokens")
+    np.savez("data.npz", x=np.zeros((20, 48, 2)))
+    with pytest.raises(SystemExit, match="holds BertForTokenClassification; a classifier with one label a row"):
+        main(["tokens", "--file", "data.npz"])
+    leaning().save_pretrained("texts")
+    with pytest.raises(SystemExit, match="The model takes texts"):
+        main(["texts", "--file", "data.npz"])
 
 
 # --- mistakes ----------------------------------------------------------------------------------------------------------------
