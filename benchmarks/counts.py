@@ -36,10 +36,10 @@ def cues_by_counts(rows: list[list[int]], labels: list[int]) -> list[Cue]:
     ids = np.full((len(rows), max(map(len, rows))), NOTHING)
     for n, row in enumerate(rows):
         ids[n, : len(row)] = row
-    found = []
+    classes, found = np.array(labels), []
     for label, counts in of_both.items():
         p0, cues = of_class[label] / len(rows), []
-        is_own = np.array(labels) == label
+        is_own = classes == label
         own = of_class[label]
         z = {word: (k / total[word] - p0) / (p0 * (1 - p0) / total[word]) ** 0.5 for word, k in counts.items()}
         for word in sorted(z, key=lambda w: -z[w]):
