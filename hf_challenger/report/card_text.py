@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..challenge import ChallengeOptions, Challenger, Cue
-from ..cue_callback import Counts
+from ..counts import Counts
 from .cue_results import CueReport, percent, share
 
 CUES_SHOWN = 10  # in a table; cues.json has all
