@@ -153,7 +153,7 @@ def refused(arguments, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["MODEL", "--text", "w1", "--class", "cart"], "no class 'cart'. Choose one of: 'refund', 'card', 'other'"),
+        (["MODEL", "--text", "w1", "--class", "cart"], "no class 'cart'; its classes are 'refund', 'card', 'other'"),
         (["MODEL", "--text", "w1", "--class", "card", "--top", "2"], "without --class"),
         (["MODEL", "--text", "w1", "--text-pair", "w2", "--text-pair", "w3"], "1 texts and 2 second ones"),
         (["MODEL", "--text", "w1", "--text-pair", " "], "The second text is empty"),
