@@ -33,7 +33,10 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from hf_challenger import LRP, ChallengerError, visualize
 from hf_challenger.colours import AGAINST, FOR
-from hf_challenger.explain import explain, in_terminal, load, longest_input, main, wants_colours
+from hf_challenger.explain import explain, in_terminal, load
+from hf_challenger.explain.command import main
+from hf_challenger.explain.lengths import longest_input
+from hf_challenger.explain.terminal import wants_colours
 from hf_challenger.heatmap_html import html_page
 
 sys.path.append(str(Path(__file__).parent / "attribution"))

@@ -15,7 +15,7 @@ from tiny import tiny_bert, tiny_tokenizer
 from transformers import ViTImageProcessor
 
 from hf_challenger import LRP
-from hf_challenger.explain import main
+from hf_challenger.explain.command import main
 from hf_challenger.saved_model import load_classifier
 from hf_challenger.small_models import image_model, series_model
 
