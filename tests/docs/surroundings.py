@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from tiny import text_of, tiny_batch, tiny_bert, tiny_config, tiny_data, tiny_tokenizer
 from transformers import BertModel
 
-from hf_challenger import LRP, ChallengeOptions, Challenger, ChallengerConfig, ChallengerTrainer
+from hf_challenger import LRP, ChallengeOptions, Challenger, ChallengerConfig, ChallengerTrainer, command_line
 from hf_challenger.attribution.methods import METHODS
 from hf_challenger.challenge import challenger
 
@@ -66,7 +66,12 @@ def quickstart(folder: Path) -> Names:
     (folder / "tickets.csv").write_text((folder / "train.csv").read_text())
     (folder / "new.csv").write_text("text\nw1 w2\n")
     names: dict[str, Any] = {}
-    yield names
+    packaged = command_line.packaged_encoder
+    command_line.packaged_encoder = lambda: str(folder / "sentence-transformers" / "all-MiniLM-L6-v2")
+    try:
+        yield names
+    finally:
+        command_line.packaged_encoder = packaged
     assert (folder / "answers.csv").read_text().startswith("text,label,confidence\nw1 w2,")
     assert names["trainer"].model.config.id2label == {0: "freeze", 1: "refund"}
     assert (folder / "my-model" / "model.safetensors").is_file()
