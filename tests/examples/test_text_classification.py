@@ -39,7 +39,7 @@ def run(*arguments):
 
 def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(tiny_encoder, tmp_path):
     out = tmp_path / "out"
-    arguments = ["--model_name_or_path", tiny_encoder, "--num_train_epochs", 2]
+    arguments = ["--model_name_or_path", tiny_encoder, "--num_train_epochs", 2, "--eval_strategy", "epoch"]
     printed = run("--compare", *arguments, "--output_dir", out)
     results = json.loads((out / "results.json").read_text())
     assert [r["method"] for r in results] == ["plain", "challenger"]
@@ -54,7 +54,7 @@ def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(t
     assert "A model from a local folder, fine-tuned on 300 rows of a subset of CLINC150." in card
     for row, name in (("Accuracy ↑", "test_accuracy"), ("ECE ↓", "test_ece")):
         numbers = [f"{results[method][name]:.4f}" for method in (1, 0)]  # challenger, plain
-        assert f"| {row} | {results[1][name.replace('test', 'validation')]:.4f} |" in card
+        assert f"| {row} | {results[1][name.replace('test', 'eval')]:.4f} |" in card
         assert f"| {' | '.join(numbers)} |" in card
     pictures = re.findall(r"\]\((pictures/.+?\.png)\)", card)
     assert pictures == ["pictures/reliability_diagram.png", *(f"pictures/heat_map_{i}.png" for i in (1, 2, 3))]
@@ -63,8 +63,14 @@ def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(t
     assert re.search(rf"^“{re.escape(first)}” → \w+$", card, re.MULTILINE)
     assert not (out / "plain" / "README.md").exists()
     for folder in ("plain", "challenger"):
-        curves = EventAccumulator(str(next((out / folder / "runs").iterdir()))).Reload().Tags()["scalars"]
-        assert ("train/cues_found" in curves) == (folder == "challenger")
+        board = EventAccumulator(str(next((out / folder / "runs").iterdir()))).Reload()
+        tags, texts = board.Tags()["scalars"], board.Tags()["tensors"]
+        for metric in ("accuracy", "ece", "nll", "brier", "loss"):
+            assert [point.step for point in board.Scalars(f"eval/{metric}")] == [19, 38, 38]  # each epoch, and at the end
+            assert [point.step for point in board.Scalars(f"test/{metric}")] == [38]
+        assert not [tag for tag in tags if "validation" in tag or tag.startswith("train/test")]
+        assert ("train/cues_found" in tags) == (folder == "challenger")
+        assert ("train/cues/text_summary" in texts) == (folder == "challenger")
     alone = (
         "import sys; sys.modules['hf_challenger'] = None\n"
         "from transformers import pipeline\n"
