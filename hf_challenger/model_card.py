@@ -19,7 +19,7 @@ from yaml import YAMLError
 
 from .calibration import BINS
 from .challenge import ChallengeOptions, Cue
-from .cue_callback import Counts
+from .counts import Counts
 from .errors import ChallengerError
 from .inputs import BY_INPUT
 from .inputs.main_input import main_input_of
@@ -217,7 +217,8 @@ def write_model_card(trainer: Trainer, told: dict[str, Any]) -> Path:
         summary.hyperparameters["optimizer"] = _optimizer(trainer.args)
     results, before = evaluations(trainer), evaluated_before_calibration(trainer)
     options, challenger = ChallengeOptions.of(trainer.args), getattr(trainer, "_challenger", None)
-    counts = getattr(trainer, "_counts", Counts())
+    counter = getattr(trainer, "_counter", None)
+    counts = Counts() if counter is None else counter.total
     fitted = [log["expected_accuracy"] for log in trainer.state.log_history if "calibration_temperature" in log]
     card = Card(
         summary,

@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from .classes import class_indices
 from .data.images import channels_first, read_image
 from .errors import ChallengerError
 from .inputs import Patches, units_for
-from .report.cue_report import class_indices
 
 
 def load_classifier(name: str) -> tuple[nn.Module, Any]:

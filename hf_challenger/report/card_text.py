@@ -8,7 +8,7 @@ from typing import Any
 
 from ..challenge import ChallengeOptions, Challenger, Cue
 from ..challenge.selection import WITHOUT_RELEVANCE
-from ..cue_callback import Counts
+from ..counts import Counts
 from .cue_results import CueReport, percent, share
 
 CUES_SHOWN = 10  # in a table; cues.json has all
