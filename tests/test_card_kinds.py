@@ -17,7 +17,7 @@ from transformers import BertForTokenClassification, DataCollatorForTokenClassif
 
 from hf_challenger import ChallengerConfig, ChallengerTrainer
 from hf_challenger.attribution.methods import METHODS
-from hf_challenger.data.arrays import Rows
+from hf_challenger.data.rows import Rows
 from hf_challenger.small_models import image_model, series_model
 
 pytestmark = pytest.mark.usefixtures("any_confidence")
@@ -68,7 +68,7 @@ def options_of(card: ModelCard) -> dict[str, str]:
 @pytest.mark.parametrize("kind", MARKS)
 def test_cues_of_places_are_told_as_counted_with_the_values_that_acted(kind: str, config: Any) -> None:
     run = trained(kind, config, challenge_selection="cues", challenge_share=0.75, calibrate=True)
-    card, counts = card_of(run), run._counts
+    card, counts = card_of(run), run._counter.total
     assert options_of(card) == {
         "challenge_share": "0.75",
         "challenge_selection": "cues",
