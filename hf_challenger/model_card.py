@@ -25,6 +25,7 @@ from .inputs import BY_INPUT
 from .inputs.main_input import main_input_of
 from .report.base_model import base_and_licence
 from .report.card_text import (
+    acted,
     calibration_text,
     cue_report_text,
     cues_table,
@@ -77,6 +78,7 @@ class Card:
         measured_before: splits whose results are those of the model without the temperature.
         cues: what the model was found to lean on.
         cue_report: what it does without them, if that was measured.
+        loading: one sentence on what loading the saved model takes.
     """
 
     summary: TrainingSummary
@@ -96,6 +98,7 @@ class Card:
     measured_before: list[str] = field(default_factory=list)
     cues: list[Cue] = field(default_factory=list)
     cue_report: CueReport | None = None
+    loading: str = "The saved model is an ordinary transformers model: loading it takes no `hf_challenger`."
 
     def render(self) -> ModelCard:
         """The card, with its metadata."""
@@ -106,9 +109,9 @@ class Card:
             origin=self._origin(),
             by_cues=self.options.challenge_selection == "cues",
             hides=not self.why_not,
-            uses_lrp=not self.why_not
-            and self.options.challenge_attribution == "lrp"
-            and self.options.challenge_selection != "random",
+            has_hidden=self.counts.challenged + self.counts.leaked > 0,
+            loading=self.loading,
+            uses_lrp=not self.why_not and "challenge_composite" in acted(self.options),
             hidden=self.why_not or what_was_hidden(self.options, self.units, self.counts, self.cues),
             cues_table=cues_table(self.cues),
             cue_report=cue_report_text(self.cue_report) if self.cue_report is not None else "",
@@ -234,6 +237,7 @@ def write_model_card(trainer: Trainer, told: dict[str, Any]) -> Path:
         measured_before=[split for split in results if split in before],
         cues=getattr(trainer, "cues", []),
         cue_report=getattr(trainer, "_cue_report", None),
+        **loading_of(_bare(trainer.model)),
     )
     folder.mkdir(parents=True, exist_ok=True)
     rendered = card.render()
@@ -359,14 +363,27 @@ def _place(folder: Path, picture: Any, stem: str, argument: str) -> str:
     return place.relative_to(folder).as_posix()
 
 
+def loading_of(model: Any) -> dict[str, str]:
+    """The card's sentence on loading, where the model's class is not one of transformers."""
+    kind = type(model)
+    if kind.__module__.startswith("transformers."):
+        return {}
+    return {"loading": f"Its class is `{kind.__name__}` of `{kind.__module__}`, and loading it takes that module."}
+
+
+def _bare(model: Any) -> Any:
+    """Without PEFT's wrapper."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def _task_of(model: Any) -> str | None:
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT wraps it
+    bare = _bare(model)
     tasks: Mapping[str, Any] = TASK_MAPPING
     return next((task for task, classes in tasks.items() if type(bare).__name__ in classes.values()), None)
 
 
 def _units_name(model: Any, options: ChallengeOptions) -> str:
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    bare = _bare(model)
     name = options.challenge_units
     name = BY_INPUT.get(main_input_of(bare), "units") if name == "auto" else name
     return "series" if name.startswith("series") else name

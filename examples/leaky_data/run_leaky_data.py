@@ -100,7 +100,8 @@ def main() -> None:
     check_output_dir(args.output_dir)
 
     splits = with_leak(texts, args.leak_share, args.seed)
-    write_csv(splits["train"], Path(args.output_dir, "train.csv"))
+    for split in ("train", "validation"):
+        write_csv(splits[split], Path(args.output_dir, f"{split}.csv"))
     print(
         f"1. The data: {len(texts['train'])} texts for {len(names)} teams. This script planted a leak: {args.leak_share:.0%} of the"
     )

@@ -80,6 +80,8 @@ def main() -> None:
     check_model_folder(encoder)
     check_output_dir(args.output_dir)
     config = training_config(training_flags, **DEFAULTS)
+    if config.eval_strategy != "no" and "validation" not in splits:
+        raise ChallengerError("--eval_strategy needs texts to evaluate during training: name a --validation_file.")
 
     results = []
     for seed in args.seeds or [args.seed]:
@@ -206,9 +208,9 @@ def run(
     trainer.train()
     seconds = time.perf_counter() - began
     result = {"method": method, "seed": config.seed, "train_samples": len(data["train"]), "seconds": seconds}
-    for split in ("validation", "test"):
+    for split, prefix in (("validation", "eval"), ("test", "test")):  # the folders of TensorBoard
         if split in data:
-            result |= trainer.evaluate(data[split], metric_key_prefix=split)
+            result |= trainer.evaluate(data[split], metric_key_prefix=prefix)
     result["cues"] = as_rows(getattr(trainer, "cues", []))
     trainer.save_model()
     trainer.save_state()
