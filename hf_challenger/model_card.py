@@ -43,6 +43,8 @@ PICTURES = "pictures"  # folder beside README.md
 SHOWN_BY_MARKDOWN = (".png", ".jpg", ".jpeg", ".svg", ".webp", ".gif")
 PACKAGES = ("transformers", "torch", "accelerate", "captum", "datasets", "tokenizers")
 
+ORDINARY = "The saved model is an ordinary transformers model: loading it takes no `hf_challenger`."
+
 # evaluate() logs these beside the metrics.
 SPEED = ("runtime", "samples_per_second", "steps_per_second", "jit_compilation_time", "model_preparation_time")
 
@@ -98,7 +100,7 @@ class Card:
     measured_before: list[str] = field(default_factory=list)
     cues: list[Cue] = field(default_factory=list)
     cue_report: CueReport | None = None
-    loading: str = "The saved model is an ordinary transformers model: loading it takes no `hf_challenger`."
+    loading: str = ORDINARY
 
     def render(self) -> ModelCard:
         """The card, with its metadata."""
@@ -237,7 +239,7 @@ def write_model_card(trainer: Trainer, told: dict[str, Any]) -> Path:
         measured_before=[split for split in results if split in before],
         cues=getattr(trainer, "cues", []),
         cue_report=getattr(trainer, "_cue_report", None),
-        **loading_of(_bare(trainer.model)),
+        loading=loading_of(_bare(trainer.model)),
     )
     folder.mkdir(parents=True, exist_ok=True)
     rendered = card.render()
@@ -363,12 +365,12 @@ def _place(folder: Path, picture: Any, stem: str, argument: str) -> str:
     return place.relative_to(folder).as_posix()
 
 
-def loading_of(model: Any) -> dict[str, str]:
-    """The card's sentence on loading, where the model's class is not one of transformers."""
+def loading_of(model: Any) -> str:
+    """The card's sentence on loading."""
     kind = type(model)
     if kind.__module__.startswith("transformers."):
-        return {}
-    return {"loading": f"Its class is `{kind.__name__}` of `{kind.__module__}`, and loading it takes that module."}
+        return ORDINARY
+    return f"Its class is `{kind.__name__}` of `{kind.__module__}`, and loading it takes that module."
 
 
 def _bare(model: Any) -> Any:
