@@ -23,6 +23,7 @@ from .cue_callback import Counts
 from .errors import ChallengerError
 from .inputs import BY_INPUT
 from .inputs.main_input import main_input_of
+from .peft_base import without_peft
 from .report.base_model import base_and_licence
 from .report.card_text import (
     calibration_text,
@@ -359,13 +360,13 @@ def _place(folder: Path, picture: Any, stem: str, argument: str) -> str:
 
 
 def _task_of(model: Any) -> str | None:
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT wraps it
+    bare = without_peft(model)
     tasks: Mapping[str, Any] = TASK_MAPPING
     return next((task for task, classes in tasks.items() if type(bare).__name__ in classes.values()), None)
 
 
 def _units_name(model: Any, options: ChallengeOptions) -> str:
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    bare = without_peft(model)
     name = options.challenge_units
     name = BY_INPUT.get(main_input_of(bare), "units") if name == "auto" else name
     return "series" if name.startswith("series") else name

@@ -27,6 +27,7 @@ from ..inputs import units_for
 from ..inputs.main_input import LABEL_KEYS, taken_by
 from ..keyed_random import Draw
 from ..logits import logits_of
+from ..peft_base import without_peft
 from .cue_results import ClassPicture, CueEffect, CueReport, Example, Reading
 from .exchange import exchange_tokens
 from .pictures import picture_of
@@ -161,8 +162,7 @@ def _tokenized(
 
 def _accepted(model: nn.Module, row: Mapping[str, Any]) -> dict[str, Any]:
     """What the model takes of a row: a data set may hold the text as well."""
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-    names = {*inspect.signature(base.forward).parameters, *LABEL_KEYS, "label"}
+    names = {*inspect.signature(without_peft(model).forward).parameters, *LABEL_KEYS, "label"}
     return {key: value for key, value in row.items() if key in names}
 
 
