@@ -23,6 +23,7 @@ from .counts import Counts
 from .errors import ChallengerError
 from .inputs import BY_INPUT
 from .inputs.main_input import main_input_of
+from .peft_base import without_peft
 from .report.base_model import base_and_licence
 from .report.card_text import (
     acted,
@@ -239,7 +240,7 @@ def write_model_card(trainer: Trainer, told: dict[str, Any]) -> Path:
         measured_before=[split for split in results if split in before],
         cues=getattr(trainer, "cues", []),
         cue_report=getattr(trainer, "_cue_report", None),
-        loading=loading_of(_bare(trainer.model)),
+        loading=loading_of(without_peft(trainer.model)),
     )
     folder.mkdir(parents=True, exist_ok=True)
     rendered = card.render()
@@ -373,19 +374,14 @@ def loading_of(model: Any) -> str:
     return f"Its class is `{kind.__name__}` of `{kind.__module__}`, and loading it takes that module."
 
 
-def _bare(model: Any) -> Any:
-    """Without PEFT's wrapper."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def _task_of(model: Any) -> str | None:
-    bare = _bare(model)
+    bare = without_peft(model)
     tasks: Mapping[str, Any] = TASK_MAPPING
     return next((task for task, classes in tasks.items() if type(bare).__name__ in classes.values()), None)
 
 
 def _units_name(model: Any, options: ChallengeOptions) -> str:
-    bare = _bare(model)
+    bare = without_peft(model)
     name = options.challenge_units
     name = BY_INPUT.get(main_input_of(bare), "units") if name == "auto" else name
     return "series" if name.startswith("series") else name
