@@ -236,7 +236,7 @@ class CueMemory:
         # label -> key of a row -> its identities and shares, (UNITS,) each; the newest last
         self._rows: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
         self._cues: dict[int, list[Cue]] = {}
-        self._table: Tensor | None = None  # (classes, CUES, UNITS) identities
+        self._table: Tensor | None = None  # (classes, CUES, the widest cue's units) identities
         self._counts: Tensor | None = None  # (classes, CUES) rows that were hidden
         self._largest: dict[int, float] = {}  # label -> largest strength so far of what is no cue
         self._rows_since_news = 0  # taken in since a cue was new or a strength rose, in place of others
@@ -336,7 +336,7 @@ class CueMemory:
         known = (labels >= 0) & (labels < len(table))
         wanted = table[labels.long().clamp(0, len(table) - 1)].masked_fill(~known[:, None, None], NOTHING)
         ids = identities.long().div(self.levels, rounding_mode="floor").masked_fill(~maskable, NO_UNIT)
-        hits = wanted.unsqueeze(-1) == ids[:, None, None, :]  # (rows, CUES, UNITS, units)
+        hits = wanted.unsqueeze(-1) == ids[:, None, None, :]  # (rows, CUES, widest, units)
         holds = 2 * hits.any(-1).sum(-1) > (wanted != NOTHING).sum(-1)  # (rows, CUES)
         drop_mask = (hits.any(2) & holds.unsqueeze(-1)).any(1)
         hidden = known & (maskable & ~drop_mask).any(1)
@@ -349,7 +349,8 @@ class CueMemory:
     def _lookup(self, device: torch.device) -> Tensor:
         if self._table is None or self._table.device != device:
             classes = max(self._cues) + 1
-            table = torch.full((classes, CUES, UNITS), NOTHING, dtype=torch.long)
+            widest = max(len(cue.identities) for cues in self._cues.values() for cue in cues)  # most have few
+            table = torch.full((classes, CUES, widest), NOTHING, dtype=torch.long)
             for label, cues in self._cues.items():
                 for n, cue in enumerate(cues):
                     places = torch.tensor(cue.identities).div(self.levels, rounding_mode="floor").unique()
