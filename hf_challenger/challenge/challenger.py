@@ -29,7 +29,7 @@ from ..logits import logits_of
 from ..losses import IGNORED, check_labels
 from ..value_checks import DeferredChecks, on_host
 from .confidence import ConfidenceGate, NoRowPasses
-from .cues import CueMemory, most_relevant, row_keys
+from .cues import CueMemory, in_one, most_relevant, row_keys, taken_apart
 from .named_cues import NamedCues
 from .options import ChallengeOptions
 from .perturbation import perturbation_for
@@ -112,7 +112,7 @@ class Challenger:
         self.leaks = NamedCues(self.units, self.options.challenge_hide, "challenge_hide")
         self.memory = memory or CueMemory(self.options.threshold_for(self.units), getattr(self.units, "levels", 1))
         self.checks = DeferredChecks()
-        self._observed: list[tuple[Tensor, ...]] = []
+        self._observed: list[Tensor] = []
         self._step = -1
 
     @property
@@ -179,7 +179,7 @@ class Challenger:
             return
         gather = self.gather or (lambda rows: rows)
         # All micro-batches at once: a memory that looked in between could find what the joined batch does not show.
-        self.memory.remember(*(torch.cat([gather(rows) for rows in column]) for column in zip(*observed, strict=True)))
+        self.memory.remember(*taken_apart(torch.cat([gather(rows) for rows in observed]).cpu()))
 
     def _cue_mask(
         self,
@@ -204,7 +204,8 @@ class Challenger:
             told = finite & (classes >= 0) if sure is None else finite & (classes >= 0) & sure
             values = None if self.units.is_sequence_of_tokens else inputs[self.units.key]
             keys = row_keys(identities, maskable, values)
-            self._observed.append((classes.where(told, -1), keys, *most_relevant(relevance, maskable, identities)))
+            found = most_relevant(relevance, maskable, identities)
+            self._observed.append(in_one(classes.where(told, -1), keys, *found))
         return self.memory.drop_mask(identities, maskable, classes, chosen), not_finite
 
     def _row_mask(
