@@ -21,10 +21,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hf_challenger.command_line import check_model_folder, check_output_dir, packaged_encoder, parse_flags, training_config
+from hf_challenger.command_line import check_output_dir, packaged_encoder, parse_flags, training_config
 from hf_challenger.comparison import comparison_table
 from hf_challenger.data import tables
 from hf_challenger.errors import ChallengerError
+from hf_challenger.model_folder import check_model_folder
 
 # torch and transformers are imported where they are used: mistakes in flags and files are told before that.
 
