@@ -13,8 +13,9 @@ LEAST_DROP = 0.05  # of the mean probability of the class, as a share of itself:
 SHOWN = 20  # candidates in a terminal
 WIDEST = 60  # characters of a cell there
 KEY = (
-    "of rows: share of the class's rows that hold the cue. strength: mean share of their positive relevance. changed, probability"
-    " and\naccuracy: with the cue as it is → hidden → exchanged for one of another class, where there is one."
+    "of rows: share of the class's rows that hold the cue. strength: mean share of their positive relevance that it holds.\n"
+    "changed: predictions that change with the cue hidden → exchanged for one of another class, where there is one.\n"
+    "probability of the class, and accuracy: as it is → hidden → exchanged."
 )
 
 
