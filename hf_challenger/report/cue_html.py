@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from ..heatmap_html import STYLE
-from .cue_results import KEY, LEAST_CHANGED, LEAST_DROP, CueEffect, CueReport, Example, percent, share
+from .cue_results import KEY, LEAST_CHANGED, LEAST_DROP, LEVEL, CueEffect, CueReport, Example, percent, share
 from .pictures import svg
 
 LISTED = 6  # cues in the answer, and cues with examples
@@ -67,8 +67,8 @@ def cue_page(report: CueReport, title: str) -> str:
 {_pictures(report)}
 {_table(report)}
 {examples}
-<footer>A model leans on a cue if, with the cue hidden, at least {percent(LEAST_CHANGED)} of the predictions change and the
-mean probability of the class falls by at least {percent(LEAST_DROP)} of itself. Whether a cue is a leak or legitimate evidence
+<footer>A model leans on a cue if, with the cue hidden, significantly more than {percent(LEAST_CHANGED)} of the predictions
+change (binomial test at {percent(LEVEL)}) and the mean probability of the class falls by at least {percent(LEAST_DROP)} of itself. Whether a cue is a leak or legitimate evidence
 is for a person to decide.</footer>
 </body>
 </html>
