@@ -7,6 +7,7 @@ import csv
 from collections.abc import Sequence
 from typing import Any
 
+from .classes import check_single_label
 from .command_line import check_output_file, check_text_classifier, run_command
 from .data.tables import Table, find_column, find_text_column, read_table
 from .errors import ChallengerError
@@ -34,12 +35,7 @@ def predict(model: Any, tokenizer: Any, texts: Sequence[str], pairs: Sequence[st
     from .explain.lengths import longest_input
     from .logits import logits_of
 
-    problem = getattr(model.config, "problem_type", None)
-    if model.config.num_labels < 2 or problem in ("regression", "multi_label_classification"):
-        raise ChallengerError(
-            f"The model has {model.config.num_labels} output(s) and problem_type {problem!r}; a classifier with one label a text"
-            " is expected."
-        )
+    check_single_label(model)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
     device, limit = next(model.parameters()).device, longest_input(model, tokenizer)
     answers: dict[int, tuple[str, float]] = {}

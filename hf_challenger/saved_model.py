@@ -12,10 +12,11 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
+from .classes import class_indices
 from .data.images import channels_first, read_image
 from .errors import ChallengerError
 from .inputs import Patches, units_for
-from .report.cue_report import class_indices
+from .peft_base import without_peft
 
 
 def load_classifier(name: str) -> tuple[nn.Module, Any]:
@@ -79,7 +80,7 @@ class FloatRows(Dataset[dict[str, Any]]):
         labels: Sequence[str] | None,
         lengths: np.ndarray | None = None,
     ) -> None:
-        base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+        base = without_peft(model)
         units = units_for(base)
         self.model, self.key, self.processor, self.is_image = base, units.key, processor, isinstance(units, Patches)
         if units.is_sequence_of_tokens:

@@ -33,7 +33,10 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from hf_challenger import LRP, ChallengerError, visualize
 from hf_challenger.colours import AGAINST, FOR
-from hf_challenger.explain import explain, in_terminal, load, longest_input, main, wants_colours
+from hf_challenger.explain import explain, in_terminal, load
+from hf_challenger.explain.command import main
+from hf_challenger.explain.lengths import longest_input
+from hf_challenger.explain.terminal import wants_colours
 from hf_challenger.heatmap_html import html_page
 
 sys.path.append(str(Path(__file__).parent / "attribution"))
@@ -153,7 +156,7 @@ def refused(arguments, capsys):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["MODEL", "--text", "w1", "--class", "cart"], "no class 'cart'. Choose one of: 'refund', 'card', 'other'"),
+        (["MODEL", "--text", "w1", "--class", "cart"], "no class 'cart'; its classes are 'refund', 'card', 'other'"),
         (["MODEL", "--text", "w1", "--class", "card", "--top", "2"], "without --class"),
         (["MODEL", "--text", "w1", "--text-pair", "w2", "--text-pair", "w3"], "1 texts and 2 second ones"),
         (["MODEL", "--text", "w1", "--text-pair", " "], "The second text is empty"),

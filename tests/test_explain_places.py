@@ -15,7 +15,7 @@ from tiny import tiny_bert, tiny_tokenizer
 from transformers import ViTImageProcessor
 
 from hf_challenger import LRP
-from hf_challenger.explain import main
+from hf_challenger.explain.command import main
 from hf_challenger.saved_model import load_classifier
 from hf_challenger.small_models import image_model, series_model
 
@@ -138,7 +138,7 @@ def test_the_saved_image_processor_prepares_the_image(saved: Path) -> None:
         ("cnn", ["--image", "image.png", "--text", "w1"], "--image and --text do not go together"),
         ("cnn", ["--image", "image.png", "--html", "x.html"], "--image and --html do not go together"),
         ("cnn", ["--image", "image.png", "--top", "2", "--png", "x.png"], "--png shows one class"),
-        ("cnn", ["--image", "image.png", "--class", "left"], "no class 'left'. Choose one of: 'up'"),
+        ("cnn", ["--image", "image.png", "--class", "left"], "no class 'left'; its classes are 'up'"),
         ("cnn", ["--image", "image.png", "--method", "attention_rollout"], "Use another attribution, such as 'lrp'"),
     ],
 )

@@ -33,7 +33,7 @@ from .cues import CueMemory, in_one, most_relevant, row_keys, taken_apart
 from .named_cues import NamedCues
 from .options import ChallengeOptions
 from .perturbation import perturbation_for
-from .selection import SELECTIONS, choose_rows
+from .selection import SELECTIONS, WITHOUT_RELEVANCE, choose_rows
 
 # Streams of random numbers: which rows are challenged, which of their units are hidden, what is put there, which steps are
 # attributed, and what a known leak is exchanged for.
@@ -104,6 +104,8 @@ class Challenger:
         refuse_other_tasks(model)
         self.units = units_for(model, processing_class, self.options.challenge_units, self.options.challenge_unit_size)
         self.rate = self.options.rate_for(self.units)
+        by_chance = self.options.challenge_selection in WITHOUT_RELEVANCE
+        self.attribution = "none" if by_chance else self.options.challenge_attribution
         self.sharded = is_sharded(model)
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
         self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
@@ -257,12 +259,12 @@ class Challenger:
         """``(rows, *grid)``, and which rows have their class with that probability at least; None: no single class a row."""
         labels = labels if labels.is_floating_point() else labels.long()  # int8 labels do not index
         target = named_target("gold", labels.masked_fill(labels == IGNORED, 0))
-        method = METHODS[self.options.challenge_attribution]
+        method = METHODS[self.attribution]
         gate: ConfidenceGate | None = None
         try:
             if not labels.is_floating_point():
                 gate = ConfidenceGate(labels, least, goes_on=self.sharded)
-                if self.options.challenge_attribution == "lrp":
+                if self.attribution == "lrp":
                     target = gate.watching(target)
                 else:
                     with attribution_state(model), torch.no_grad():

@@ -27,8 +27,8 @@ blockquote small { display: block; color: var(--quiet); }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; width: 11rem; max-width: 100%; }
 figure:has(.series) { width: 20rem; } figcaption { color: var(--quiet); font-size: .85rem; overflow-wrap: anywhere; }
 svg { display: block; width: 100%; height: auto; border: 1px solid var(--line); } image { image-rendering: pixelated; }
-.shade { fill: rgb(var(--for)); } .flag { fill: none; stroke: rgb(var(--mark)); stroke-width: 2px; vector-effect: non-scaling-stroke; }
-:root { --mark: 0, 140, 255; } svg.series { height: 6rem; }
+.shade { fill: rgb(var(--for)); } .flag, .halo { fill: none; vector-effect: non-scaling-stroke; }
+.halo { stroke: #fff; stroke-width: 5px; } .flag { stroke: #1a1a1a; stroke-width: 2px; } svg.series { height: 6rem; }
 polyline { fill: none; stroke: var(--ink); stroke-width: 1.4px; vector-effect: non-scaling-stroke; }
 @media (max-width: 46rem) {
   figure { width: 9rem; } figure:has(.series) { width: 100%; }

@@ -24,12 +24,15 @@ from transformers import BertForTokenClassification, TrainingArguments
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from hf_challenger import ChallengerConfig, ChallengerError, ChallengerTrainer
+from hf_challenger.classes import class_indices
 from hf_challenger.cues import main
-from hf_challenger.inputs import units_for
+from hf_challenger.report.attributed import attributed
+from hf_challenger.report.classifier import Classifier
 from hf_challenger.report.cue_html import cue_page
-from hf_challenger.report.cue_report import class_indices, cue_report
+from hf_challenger.report.cue_report import cue_report
 from hf_challenger.report.cue_results import CueEffect, CueReport, Example, Reading
-from hf_challenger.report.exchange import exchange_tokens
+from hf_challenger.report.effects import with_other_tokens
+from hf_challenger.report.held import Held
 from hf_challenger.small_models import image_model, series_model
 
 ROOT = Path(__file__).parents[2]
@@ -248,15 +251,16 @@ def test_places_of_pictures() -> None:
     assert 'x="8" y="8" width="2" height="2"' in page
 
 
-def exchanged_texts(texts: list[str], cue: list[str], donor: list[str], limit: int | None = None) -> list[str]:
+def exchanged_texts(texts: list[str], cue: list[str], donor: list[str]) -> list[str]:
+    """What is read of texts whose cue is exchanged."""
     tokenizer = tiny_tokenizer()
-    batch = dict(tokenizer(texts, padding=True, return_tensors="pt"))
-    mask = torch.isin(batch["input_ids"], torch.tensor(tokenizer.convert_tokens_to_ids(cue)))
-    units = units_for(leaning(), tokenizer)
-    found = exchange_tokens(batch, units, mask, tokenizer.convert_tokens_to_ids(donor), limit)
+    classifier = Classifier(leaning(), tokenizer)
+    batch = attributed(classifier, tokenizer(texts, padding=True, return_tensors="pt"))
+    mask = torch.isin(batch.identities, torch.tensor(tokenizer.convert_tokens_to_ids(cue)))
+    held = Held(batch, torch.arange(len(texts)), mask)
+    found = with_other_tokens(classifier, held, tokenizer.convert_tokens_to_ids(donor))
     assert {value.shape for value in found.values()} == {found["input_ids"].shape}
-    rows = zip(found["input_ids"], found["attention_mask"].bool(), strict=True)
-    assert all((ids[~attended] == tokenizer.pad_token_id).all() for ids, attended in rows)
+    classifier.predict(found)
     return [
         tokenizer.decode(ids[attended])
         for ids, attended in zip(found["input_ids"], found["attention_mask"].bool(), strict=True)
@@ -271,7 +275,8 @@ def test_a_cue_is_exchanged_for_one_of_another_length() -> None:
         "[CLS] w5 w6 w7 w8 w9 w31 w32 [SEP]",
     ]
     assert exchanged_texts(["w31 w1 w31 w32 w2"], ["w31", "w32"], ["w30"]) == ["[CLS] w1 w30 w2 [SEP]"]
-    assert exchanged_texts(["w1 w30 w2"], ["w30"], ["w31", "w32"], limit=5) == ["[CLS] w1 w31 w32 [SEP]"]
+    longest = " ".join(["w1", "w30", *["w2"] * 28])  # with special tokens as long as the model takes
+    assert exchanged_texts([longest], ["w30"], ["w31", "w32"]) == [f"[CLS] w1 w31 w32 {' '.join(['w2'] * 27)} [SEP]"]
 
 
 def test_the_short_form_names_the_first_cues(planted: CueReport) -> None:
@@ -365,7 +370,7 @@ def test_the_trainer_reports_on_images_and_series(kind: str, tmp_path: Path) -> 
     [
         ("lacks.npz", [], "holds z; x_test and y_test, or x and y, are expected"),
         ("short.npz", [], "there are 20 rows, but 3 in y"),
-        ("other.npz", [], "does not know the label '2'; its classes are 'three', 'five'"),
+        ("other.npz", [], "has no class '2'; its classes are 'three', 'five'"),
         ("wide.npz", [], r"past_values of shape \(48, 3\)"),
         ("empty.npz", [], "cannot be read as an npz file"),
         ("empty", [], "There are no images"),
@@ -448,11 +453,9 @@ def test_bad_data_gets_a_sentence() -> None:
 def test_labels_are_names_or_indices() -> None:
     model = leaning()
     assert class_indices(["refund", "Billing", " freeze", "1", 2], model) == [1, 0, 2, 1, 2]
-    with pytest.raises(
-        ChallengerError, match="does not know the label 'spam'; its classes are 'billing', 'refund', 'freeze'"
-    ):
+    with pytest.raises(ChallengerError, match="has no class 'spam'; its classes are 'billing', 'refund', 'freeze'"):
         class_indices(["refund", "spam"], model)
-    with pytest.raises(ChallengerError, match="does not know the label '3'"):
+    with pytest.raises(ChallengerError, match="has no class '3'"):
         class_indices([3], model)
 
 
@@ -517,7 +520,7 @@ def test_a_folder_of_peft_adapters(saved: str, tmp_path: Path, capsys: pytest.Ca
         ({"--label_column": "intent"}, "no column 'intent' among message, label"),
         ({"--file": "absent.csv"}, "There is no file 'absent.csv'"),
         ({"--file": "empty.csv"}, "empty.csv is empty"),
-        ({"--file": "other.csv"}, "does not know the label 'spam'.*--unlabelled"),
+        ({"--file": "other.csv"}, "has no class 'spam'.*--unlabelled"),
         ({"--rows": "0"}, "--rows 0 is expected to be 1 or more"),
         ({"--html": "nowhere/a.html"}, "there is no folder 'nowhere'"),
         ({"--json": "data.csv"}, "is the file that is read"),
