@@ -116,9 +116,7 @@ class CueEffect:
         above :data:`LEAST_CHANGED`.
         """
         changed = round(self.hidden.changed * self.rows)
-        fewer = sum(
-            comb(self.rows, k) * LEAST_CHANGED**k * (1 - LEAST_CHANGED) ** (self.rows - k) for k in range(changed)
-        )
+        fewer = sum(comb(self.rows, k) * LEAST_CHANGED**k * (1 - LEAST_CHANGED) ** (self.rows - k) for k in range(changed))
         return 1 - fewer < LEVEL and self.drop >= LEAST_DROP * self.as_is.probability
 
 
