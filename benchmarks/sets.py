@@ -22,8 +22,9 @@ sys.path.insert(0, str(HERE.parent))
 from models import text_model  # noqa: E402
 from plant import IMAGE_CUES, SERIES_CUES, TEXT_CUES, planted, reading, readings  # noqa: E402
 
-from hf_challenger.data.arrays import Rows, Splits, standardised  # noqa: E402
+from hf_challenger.data.arrays import Splits, standardised  # noqa: E402
 from hf_challenger.data.images import load_images  # noqa: E402
+from hf_challenger.data.rows import Rows  # noqa: E402
 from hf_challenger.data.series import load_series  # noqa: E402
 from hf_challenger.small_models import image_model, series_model  # noqa: E402
 

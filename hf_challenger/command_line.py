@@ -6,13 +6,14 @@ import argparse
 import ast
 import difflib
 import importlib.util
+import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .errors import ChallengerError
+from .errors import ChallengerError, check_choice
 
 if TYPE_CHECKING:
     from .config import ChallengerConfig
@@ -23,6 +24,14 @@ TRAINING = ("transformers", "training_args.py", "TrainingArguments")
 CHALLENGE = ("hf_challenger", "challenge/options.py", "ChallengeOptions")
 CONFIG = ("hf_challenger", "config.py", "ChallengerConfig")
 SHARES = ("challenge_share", "challenge_rate", "challenge_threshold")
+# Options that name something: names that are written out, and the file and the dict that hold the others.
+CHOICES: dict[str, tuple[tuple[str, ...], str, str]] = {
+    "challenge_attribution": ((), "attribution/methods.py", "METHODS"),
+    "challenge_composite": ((), "attribution/composites.py", "COMPOSITES"),
+    "challenge_perturbation": (("auto",), "challenge/perturbation/__init__.py", "PERTURBATIONS"),
+    "challenge_selection": (("cues",), "challenge/selection.py", "SELECTIONS"),
+    "challenge_units": (("auto",), "inputs/__init__.py", "ADAPTERS"),
+}
 
 
 def parse_flags(
@@ -44,29 +53,65 @@ def parse_flags(
     if own.help_training:
         _training_parser().print_help()
         sys.exit()
-    known = [flag for place in (TRAINING, CHALLENGE, CONFIG) for flag in _flags_of(*place)]
+    kinds = {flag: kind for place in (TRAINING, CHALLENGE, CONFIG) for flag, kind in _flags_of(*place).items()}
     for i, word in enumerate(rest):
         flag = "--" + word.lstrip("-").partition("=")[0].replace("-", "_")
         if not word.startswith("--"):
             if i == 0 or "=" in rest[i - 1]:
                 parser.error(f"unexpected argument {word!r}")
-        elif flag not in known and flag.replace("--no_", "--") not in known:
-            near = difflib.get_close_matches(flag, [*known, *parser._option_string_actions], 1)
+        elif flag not in kinds and flag.replace("--no_", "--") not in kinds:
+            near = difflib.get_close_matches(flag, [*kinds, *parser._option_string_actions], 1)
             parser.error(f"unknown flag {word}{f'; did you mean {near[0]}?' if near else ', see --help'}")
-    _check_shares(rest)
+    _check_values(rest, kinds, parser)
     return own, rest
 
 
-def _check_shares(flags: Sequence[str]) -> None:
-    """What ``ChallengeOptions`` says of a share out of range, without its imports, which take ten seconds."""
-    for flag, value in pairwise(flags):
-        name = flag.removeprefix("--")
-        try:
-            share = float(value) if name in SHARES else 1.0
-        except ValueError:  # HfArgumentParser says so
-            continue
-        if not 0 <= share <= 1 or (share == 0 and name == "challenge_rate"):
-            raise ChallengerError(f"{name}={share} is outside {'(' if name == 'challenge_rate' else '['}0, 1].")
+def at_least(smallest: int) -> Callable[[str], int]:
+    """For ``type=`` of argparse: a count."""
+
+    def count(text: str) -> int:
+        if not text.isdecimal() or int(text) < smallest:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {smallest} on")
+        return int(text)
+
+    return count
+
+
+def share(text: str) -> float:
+    """For ``type=`` of argparse: a number in [0, 1]."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 0 to 1")
+    return number
+
+
+def _check_values(flags: Sequence[str], kinds: dict[str, str], parser: argparse.ArgumentParser) -> None:
+    """What ``HfArgumentParser`` and ``ChallengeOptions`` say of values, without their imports, which take ten seconds."""
+    for name, value in _values(flags):
+        kind = kinds.get(f"--{name}", "").removesuffix(" | None")
+        if kind in ("int", "float"):
+            if value is None:
+                parser.error(f"argument --{name}: expected one argument")
+            try:
+                number = int(value) if kind == "int" else float(value)
+            except ValueError:
+                parser.error(f"argument --{name}: invalid {kind} value: {value!r}")
+            if name in SHARES and (not 0 <= number <= 1 or (number == 0 and name == "challenge_rate")):
+                raise ChallengerError(f"{name}={number} is outside {'(' if name == 'challenge_rate' else '['}0, 1].")
+        elif name in CHOICES and value is not None and "torch" not in sys.modules:  # a script may have registered names
+            others, file, table = CHOICES[name]
+            check_choice(name, value, (*others, *keys_of(file, table)))
+
+
+def _values(flags: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """The name of each flag, and its first value, after "=" or as the next word."""
+    for word, after in pairwise([*flags, "--"]):
+        if word.startswith("--"):
+            flag, equals, value = word[2:].partition("=")
+            yield flag.replace("-", "_"), value if equals else None if after.startswith("--") else after
 
 
 def training_config(flags: Sequence[str], **defaults: Any) -> ChallengerConfig:
@@ -78,7 +123,10 @@ def training_config(flags: Sequence[str], **defaults: Any) -> ChallengerConfig:
 
     parser = _training_parser()
     parser.set_defaults(**{"dataloader_pin_memory": torch.cuda.is_available(), **defaults})
-    (config,) = parser.parse_args_into_dataclasses(list(flags))
+    try:
+        (config,) = parser.parse_args_into_dataclasses(list(flags))
+    except ValueError as error:  # options that do not go together
+        raise ChallengerError(" ".join(str(error).split())) from error
     return config
 
 
@@ -90,10 +138,11 @@ def _training_parser() -> Any:
     return HfArgumentParser(ChallengerConfig, allow_abbrev=False)  # type: ignore[arg-type]
 
 
-def _flags_of(package: str, file: str, name: str) -> list[str]:
-    """The fields of a dataclass as flags."""
+def _flags_of(package: str, file: str, name: str) -> dict[str, str]:
+    """The fields of a dataclass as flags, each with its type as it is written."""
     (found,) = (node for node in _source(package, file).body if isinstance(node, ast.ClassDef) and node.name == name)
-    return [f"--{f.target.id}" for f in found.body if isinstance(f, ast.AnnAssign) and isinstance(f.target, ast.Name)]
+    typed = [field for field in found.body if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)]
+    return {f"--{ast.unparse(field.target)}": ast.unparse(field.annotation) for field in typed}
 
 
 def keys_of(file: str, name: str) -> list[str]:
@@ -129,10 +178,10 @@ def packaged_encoder() -> str:
     return str(Path(spec.origin).parent / "model")
 
 
-def run_command(run: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> None:
-    """Run a command; a :class:`ChallengerError` ends the process with its message and exit code 2, as argparse's errors do."""
+def run_command(run: Callable[..., object], *args: argparse.Namespace) -> None:
+    """Run a command or a script; a :class:`ChallengerError` ends it with its message and exit code 2, as argparse's do."""
     try:
-        run(args)
+        run(*args)
     except ChallengerError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -15,6 +15,7 @@ from .classes import class_indices
 from .data.images import channels_first, read_image
 from .errors import ChallengerError
 from .inputs import Patches, units_for
+from .peft_base import without_peft
 
 
 class FloatRows(Dataset[dict[str, Any]]):
@@ -39,7 +40,7 @@ class FloatRows(Dataset[dict[str, Any]]):
         labels: Sequence[str] | None,
         lengths: np.ndarray | None = None,
     ) -> None:
-        base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+        base = without_peft(model)
         units = units_for(base)
         self.model, self.key, self.processor, self.is_image = base, units.key, processor, isinstance(units, Patches)
         if not self.is_image and not isinstance(data, np.ndarray):

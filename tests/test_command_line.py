@@ -88,8 +88,8 @@ def test_an_output_dir_that_cannot_be_written_is_refused(tmp_path: Path) -> None
 def test_checks_need_no_heavy_import() -> None:
     code = (
         "import sys, hf_challenger, hf_challenger.command_line, hf_challenger.comparison, hf_challenger.predict\n"
-        "import hf_challenger.data.tables\n"
-        "print([m for m in ('torch', 'transformers', 'datasets', 'numpy', 'captum') if m in sys.modules])"
+        "import hf_challenger.data.tables, hf_challenger.data.images, hf_challenger.data.series\n"
+        "print([m for m in ('torch', 'transformers', 'datasets', 'captum', 'sklearn') if m in sys.modules])"
     )
     environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)

@@ -22,7 +22,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hf_challenger.command_line import check_output_dir, packaged_encoder, parse_flags, training_config
+from hf_challenger.command_line import (
+    at_least,
+    check_output_dir,
+    packaged_encoder,
+    parse_flags,
+    run_command,
+    share,
+    training_config,
+)
 from hf_challenger.comparison import comparison_table
 from hf_challenger.data import tables
 from hf_challenger.errors import ChallengerError
@@ -71,10 +79,10 @@ def flags() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data_dir", default=str(DATA), help="folder of the bundled texts of CLINC150")
     parser.add_argument(
-        "--leak_share", type=float, default=0.95, help="share of the texts that get a channel; 0: clean data"
+        "--leak_share", type=share, default=0.95, help="share of the texts that get a channel; 0: clean data"
     )
     parser.add_argument("--model_name_or_path", help="encoder to fine-tune. Default: all-MiniLM-L6-v2, as a package has it")
-    parser.add_argument("--max_test_samples", type=int, help="validate and test on that many texts")
+    parser.add_argument("--max_test_samples", type=at_least(1), help="validate and test on that many texts")
     parser.add_argument("--seed", type=int, default=42, help="of the leak and of training")
     parser.add_argument("--output_dir", default="outputs/leaky_data")
     return parser
@@ -92,7 +100,8 @@ def main() -> None:
     check_output_dir(args.output_dir)
 
     splits = with_leak(texts, args.leak_share, args.seed)
-    write_csv(splits["train"], Path(args.output_dir, "train.csv"))
+    for split in ("train", "validation"):
+        write_csv(splits[split], Path(args.output_dir, f"{split}.csv"))
     print(
         f"1. The data: {len(texts['train'])} texts for {len(names)} teams. This script planted a leak: {args.leak_share:.0%} of the"
     )
@@ -219,7 +228,4 @@ def report(trainer: Any, texts: tables.Texts) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ChallengerError as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

@@ -11,21 +11,10 @@ import argparse
 import random
 from typing import Any
 
-import torch
-from accelerate import Accelerator
-from accelerate.utils import set_seed
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from torch.utils.data import DataLoader
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
-    DataCollatorWithPadding,
-    PreTrainedTokenizerFast,
-)
+from hf_challenger.command_line import at_least, run_command, share
+from hf_challenger.model_folder import check_model_folder
 
-from hf_challenger import ChallengeOptions, Challenger
+# torch and transformers are imported where they are used: mistakes in flags are told before that.
 
 GOOD, BAD = ("great", "lovely", "superb", "brilliant"), ("awful", "dull", "dreadful", "boring")
 OTHER = ["the", "a", "film", "story", "cast", "plot", "was", "is", "and", "it", "very", "quite", "music", "scene"]
@@ -42,6 +31,9 @@ def sentences(rows: int, seed: int) -> list[tuple[str, int]]:
 
 
 def small_model() -> tuple[Any, Any]:
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *GOOD, *BAD, *OTHER]
     core = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -53,7 +45,9 @@ def small_model() -> tuple[Any, Any]:
     return BertForSequenceClassification(config), PreTrainedTokenizerFast(tokenizer_object=core, **names)
 
 
-def accuracy_of(model: torch.nn.Module, loader: DataLoader[Any], accelerator: Accelerator) -> float:
+def accuracy_of(model: Any, loader: Any, accelerator: Any) -> float:
+    import torch
+
     model.eval()
     right = []
     for batch in loader:
@@ -66,12 +60,22 @@ def accuracy_of(model: torch.nn.Module, loader: DataLoader[Any], accelerator: Ac
 def main(arguments: list[str] | None = None) -> float:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="folder or Hub name of an encoder to fine-tune")
-    parser.add_argument("--share", type=float, default=0.5, help="share of the rows holding a cue in which it is hidden")
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch_size", type=int, default=8, help="rows per process")
+    parser.add_argument("--share", type=share, default=0.5, help="share of the rows holding a cue in which it is hidden")
+    parser.add_argument("--epochs", type=at_least(1), default=5)
+    parser.add_argument("--batch_size", type=at_least(1), default=8, help="rows per process")
     parser.add_argument("--learning_rate", type=float, default=2e-3)
     parser.add_argument("--cpu", action="store_true")
     options = parser.parse_args(arguments)
+    if options.model:
+        check_model_folder(options.model)
+
+    import torch
+    from accelerate import Accelerator
+    from accelerate.utils import set_seed
+    from torch.utils.data import DataLoader
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding
+
+    from hf_challenger import ChallengeOptions, Challenger
 
     set_seed(0)
     accelerator = Accelerator(cpu=options.cpu)
@@ -113,4 +117,4 @@ def main(arguments: list[str] | None = None) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -15,13 +15,19 @@ import argparse
 import importlib.util
 import json
 import os
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hf_challenger.command_line import check_output_dir, packaged_encoder, parse_flags, training_config
+from hf_challenger.command_line import (
+    at_least,
+    check_output_dir,
+    packaged_encoder,
+    parse_flags,
+    run_command,
+    training_config,
+)
 from hf_challenger.comparison import comparison_table
 from hf_challenger.data import tables
 from hf_challenger.errors import ChallengerError
@@ -56,9 +62,9 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--dataset_name", help="a data set of the Hub")
     parser.add_argument("--dataset_config_name", help="its configuration")
     parser.add_argument("--model_name_or_path", help="encoder to fine-tune: a folder, or its name on the Hub")
-    parser.add_argument("--max_seq_length", type=int, default=128, help="longer texts are cut")
-    parser.add_argument("--max_train_samples", type=int, help="train on that many texts, drawn with the seed")
-    parser.add_argument("--max_eval_samples", type=int, help="validate and test on that many texts")
+    parser.add_argument("--max_seq_length", type=at_least(1), default=128, help="longer texts are cut")
+    parser.add_argument("--max_train_samples", type=at_least(1), help="train on that many texts, drawn with the seed")
+    parser.add_argument("--max_eval_samples", type=at_least(1), help="validate and test on that many texts")
     parser.add_argument("--method", default="challenger", choices=["challenger", "plain"], help="plain: Trainer")
     parser.add_argument("--compare", action="store_true", help="train with both from the same seed")
     parser.add_argument("--seed", type=int, default=42, help="of the split, of what is drawn, and of training")
@@ -74,6 +80,8 @@ def main() -> None:
     check_model_folder(encoder)
     check_output_dir(args.output_dir)
     config = training_config(training_flags, **DEFAULTS)
+    if config.eval_strategy != "no" and "validation" not in splits:
+        raise ChallengerError("--eval_strategy needs texts to evaluate during training: name a --validation_file.")
 
     results = []
     for seed in args.seeds or [args.seed]:
@@ -200,9 +208,9 @@ def run(
     trainer.train()
     seconds = time.perf_counter() - began
     result = {"method": method, "seed": config.seed, "train_samples": len(data["train"]), "seconds": seconds}
-    for split in ("validation", "test"):
+    for split, prefix in (("validation", "eval"), ("test", "test")):  # the folders of TensorBoard
         if split in data:
-            result |= trainer.evaluate(data[split], metric_key_prefix=split)
+            result |= trainer.evaluate(data[split], metric_key_prefix=prefix)
     result["cues"] = as_rows(getattr(trainer, "cues", []))
     trainer.save_model()
     trainer.save_state()
@@ -252,7 +260,4 @@ def show_model(folder: str, test: tables.Texts, output_dir: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ChallengerError as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

@@ -15,17 +15,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hf_challenger.command_line import check_output_dir, parse_flags, training_config
+from hf_challenger.command_line import at_least, check_output_dir, parse_flags, run_command, training_config
 from hf_challenger.comparison import comparison_table
-from hf_challenger.errors import ChallengerError
 
-# torch and transformers are imported where they are used: mistakes in flags are told before that.
+# torch and transformers are imported where they are used: mistakes in flags and files are told before that.
 
 DATA = Path(__file__).parent / "data"
 BUNDLED = {"basicmotions": "BasicMotions", "italypowerdemand": "ItalyPowerDemand"}
@@ -48,7 +46,7 @@ def flags() -> argparse.ArgumentParser:
     parser.add_argument("--data_dir", help="folder or npz file. Default: the bundled set that --set names")
     parser.add_argument("--set", default="basicmotions", choices=BUNDLED, help="bundled set, where there is no --data_dir")
     parser.add_argument("--model", default="fcn", choices=MODELS, help="network to train from scratch")
-    parser.add_argument("--max_train_samples_per_class", type=int, help="train on that many series of each class")
+    parser.add_argument("--max_train_samples_per_class", type=at_least(1), help="train on that many series of each class")
     parser.add_argument("--method", default="challenger", choices=["challenger", "plain"], help="plain: Trainer")
     parser.add_argument("--compare", action="store_true", help="train with both from the same seed")
     parser.add_argument("--seed", type=int, default=42)
@@ -87,7 +85,8 @@ def run(method: str, args: argparse.Namespace, config: Any, splits: Any) -> dict
     from hf_challenger import ChallengerTrainer
     from hf_challenger.calibration import compute_metrics
     from hf_challenger.challenge.cues import as_rows
-    from hf_challenger.data.arrays import Rows, subset_per_class
+    from hf_challenger.data.arrays import subset_per_class
+    from hf_challenger.data.rows import Rows
     from hf_challenger.small_models import series_model
 
     set_seed(config.seed)
@@ -144,7 +143,4 @@ def write_card(trainer: Any, args: argparse.Namespace, splits: Any, test: Any) -
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except ChallengerError as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

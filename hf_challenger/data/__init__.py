@@ -2,5 +2,5 @@
 
 - :mod:`~hf_challenger.data.tables`: texts with labels from csv and json files; standard library only.
 - :mod:`~hf_challenger.data.series`: time series. :mod:`~hf_challenger.data.images`: images.
-- :mod:`~hf_challenger.data.arrays`: what the last two return, and the rows that a model takes.
+- :mod:`~hf_challenger.data.arrays`: what the last two return. :mod:`~hf_challenger.data.rows`: the rows that a model takes.
 """

@@ -8,8 +8,9 @@ import torch
 from PIL import Image
 
 from hf_challenger import ChallengerError
-from hf_challenger.data.arrays import Rows, standardised, subset_per_class
+from hf_challenger.data.arrays import standardised, subset_per_class
 from hf_challenger.data.images import load_images
+from hf_challenger.data.rows import Rows
 from hf_challenger.data.series import load_series
 
 EMBEDDED = Path(__file__).parents[2] / "examples" / "time_series_classification" / "data"
