@@ -79,7 +79,8 @@ def _cues(report: CueReport) -> str:
     if not report.leaned_on:
         return ""
     items = "\n".join(
-        f"<li><strong>{escape(cue.text)}</strong><small>{escape(cue.class_name)}: in {percent(cue.coverage)} of its rows</small></li>"
+        f"<li><strong>{escape(cue.text)}</strong><small>{escape(cue.class_name)}: in {percent(cue.coverage)} of its rows;"
+        f" hidden, {percent(cue.hidden.changed)} of their predictions change</small></li>"
         for cue in report.leaned_on[:LISTED]
     )
     if len(report.leaned_on) > LISTED:

@@ -513,6 +513,7 @@ def test_command_prints_and_writes_the_report(
     main([saved, "--file", str(tmp_path / "data.csv"), "--json", str(file), "--html", str(page)])
     printed = capsys.readouterr()
     assert printed.out.splitlines()[0] == planted.summary
+    assert printed.out.endswith(f"give ChallengerTrainer the option challenge_hide=['{planted.cues[0].text}'].\n")
     assert "Text: column 'message'. Classes: column 'label'.\nRows: 90 of 90." in printed.err
     written = json.loads(file.read_text())
     assert [cue["cue"] for cue in written["cues"][:3]] == [cue.text for cue in planted.cues[:3]]
