@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
@@ -241,7 +242,9 @@ def _label_column(data: Any, columns: Iterable[str]) -> Tensor | None:
     if not isinstance(data, list) or not data or not all(isinstance(row, Mapping) for row in data):
         return None
     column = next((c for c in columns if c in data[0]), None)
-    found = [row.get(column) for row in data]
+    found = [
+        value.tolist() if isinstance(value, (Tensor, np.generic)) else value for value in (row.get(column) for row in data)
+    ]
     if column is None or not all(isinstance(value, int) and not isinstance(value, bool) for value in found):
         return None
     return torch.tensor(found)

@@ -11,7 +11,15 @@ from torch import Tensor, nn
 
 from .calibration import CalibrationCallback
 from .challenge import ChallengedBatch, ChallengeOptions, Challenger, Cue
-from .checks import bad_loss, check_arguments, check_evaluation_labels, harmless_labels, refuse_unsupported
+from .checks import (
+    bad_loss,
+    check_arguments,
+    check_classes,
+    check_evaluation_labels,
+    harmless_labels,
+    refuse_other_tasks,
+    refuse_unsupported,
+)
 from .compat import count_labels, head_takes_the_mean, loss_over_the_step, rows_a_micro_batch
 from .cue_callback import Counts, CueCallback, memory_file, write_cues
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning, NotChallengeable
@@ -81,6 +89,18 @@ class ChallengerTrainer(ScoredTrainer):
                 raise
             warnings.warn(str(error), ChallengerWarning, stacklevel=3)
 
+    def _name_bad_label(self, inputs: dict[str, Any], error: IndexError) -> None:
+        """Raise :class:`ChallengerError` if a label of this batch of evaluation is the cause."""
+        labels = next((inputs[name] for name in (*(self.label_names or ()), "labels") if name in inputs), None)
+        if isinstance(labels, Tensor) and self.model is not None:
+            try:
+                refuse_other_tasks(self.model)
+                check_classes(labels, self.model)
+            except NotChallengeable:
+                return
+            except ChallengerError as named:
+                raise ChallengerError(f"In evaluation: {named}") from error
+
     def _start_afresh(self) -> None:
         """When training begins; with auto_find_batch_size once more for each size that is tried."""
         self._challenger, self._counters, self._memory_file = None, None, self._saved_memory
@@ -109,7 +129,12 @@ class ChallengerTrainer(ScoredTrainer):
         if not (model.training and torch.is_grad_enabled()):
             # Trainer would multiply a head's mean by the number of processes, in evaluation too.
             num_items = None if head_takes_the_mean(self, model) else num_items_in_batch
-            found = super().compute_loss(model, inputs, return_outputs, num_items)
+            given = dict(inputs)  # Trainer takes out the labels
+            try:
+                found = super().compute_loss(model, inputs, return_outputs, num_items)
+            except IndexError as error:
+                self._name_bad_label(given, error)
+                raise
             if return_outputs and isinstance(found[1], Tensor):  # of which Trainer would cut the first row, for the loss
                 return found[0], {"logits": found[1]}
             return found
@@ -151,7 +176,9 @@ class ChallengerTrainer(ScoredTrainer):
             batch = challenger.challenge(inputs, labels, self.state.global_step, first_row)
         except NotChallengeable as error:
             if options != ChallengeOptions():
-                raise NotChallengeable(f"{error} Or set challenge_share=0, which trains as Trainer does.") from error
+                raise NotChallengeable(
+                    f"{str(error).rstrip('.')}. Or set challenge_share=0, which trains as Trainer does."
+                ) from error
             self._trains_as_trainer = True
             warnings.warn(f"Training goes on as with Trainer, without a challenge: {error}", ChallengerWarning, stacklevel=2)
             return inputs
