@@ -374,6 +374,33 @@ def test_without_a_name_or_a_shape_of_logits_no_accuracy_is_reported(config: Mak
     assert "eval_accuracy" not in metrics
 
 
+class AnyArguments(nn.Module):
+    """A wrapper whose forward names no argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = tiny_bert()
+
+    def forward(self, **kwargs: Any) -> Any:
+        return self.inner(**kwargs)
+
+
+def test_labels_that_trainer_does_not_read_in_evaluation_are_told_once(config: Make) -> None:
+    run = ChallengerTrainer(AnyArguments(), config(remove_unused_columns=False), processing_class=tiny_tokenizer())
+    with pytest.warns(ChallengerWarning, match=r"names no argument for labels.*label_names=\['labels'\]"):
+        assert "eval_accuracy" not in run.evaluate(tiny_data(12))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ChallengerWarning)
+        run.evaluate(tiny_data(12))
+    named = config(remove_unused_columns=False, label_names=["labels"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ChallengerWarning)
+        assert ChallengerTrainer(AnyArguments(), named, processing_class=tiny_tokenizer()).evaluate(tiny_data(12))[
+            "eval_accuracy"
+        ]
+        assert "eval_loss" not in ChallengerTrainer(tiny_bert(), config(label_names=[])).evaluate(tiny_rows(1))
+
+
 # --- before training ---------------------------------------------------------------------------------------------------
 
 
