@@ -76,7 +76,7 @@ docs: $(VENV)/.docs
 ## A part of the benchmark, at most 40 minutes on two cores; DATA: the folder of the sets. Goes on where it stopped.
 DATA ?= ../shared/data
 bench-small: $(VENV)/.dev
-	@cd benchmarks && OMP_NUM_THREADS=1 ../$(BIN)/python run.py experiments/small_texts.json --data_dir $(abspath $(DATA)) --jobs 2 --minutes 38
+	@cd benchmarks && OMP_NUM_THREADS=1 ../$(BIN)/python run.py experiments/cues_texts.json --data_dir $(abspath $(DATA)) --jobs 2 --minutes 38
 
 ## Write every quoted table from benchmarks/results.
 tables: $(VENV)/.dev

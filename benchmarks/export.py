@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from plant import NAMED, is_mark
+
 HERE = Path(__file__).parent
 RUNS, RESULTS = HERE / "runs", HERE / "results"
 
@@ -38,7 +40,7 @@ def rows_of(run: dict[str, Any]) -> Iterator[Row]:
     cell = {name: run[name] for name in CELL if run.get(name) is not None}
     # CPU time of the run's one thread; wall time where that was not measured.
     seconds = {"seconds": round(run.get("cpu_seconds") or run["seconds"], 1)}
-    seconds |= {k: float(f"{v:.4g}") for name in FURTHER for k, v in (run.get(name) or {}).items()}
+    seconds |= {k: float(f"{v:.4g}") for name in FURTHER for k, v in (run.get(name) or {}).items()} | cues_of(run)
     for name, scores in run["metrics"].items():
         part, _, reading = name.partition("/")
         place = {"part": part, "reading": reading, "rows": scores["rows"]}
@@ -49,6 +51,18 @@ def rows_of(run: dict[str, Any]) -> Iterator[Row]:
         for temperature, found in (run.get("calibrated") or {}).items():
             method = {"method": f"{run['method']}, {temperature}"}
             yield {**cell, **method, **place, **{k: found["metrics"][name][k] for k in SCORES}}
+
+
+def cues_of(run: dict[str, Any]) -> dict[str, int]:
+    """How many cues a run found; of planted text cues also how many are marks, and whether the first of them is (1 or 0)."""
+    cue, cues = run.get("cue"), run.get("cues")
+    if cues is None or cue is None:
+        return {}
+    found = {"cues": len(cues)}
+    if cue in NAMED:
+        marks = [is_mark(c["cue"], cue, c["class"]) for c in cues]
+        found |= {"marks": sum(marks), "mark_first": int(bool(marks) and marks[0])}
+    return found
 
 
 def export(experiment: str, runs: Path = RUNS, results: Path = RESULTS, replace: bool = False) -> Path:

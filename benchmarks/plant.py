@@ -7,6 +7,7 @@ evenly), *flipped* (another class's).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -130,17 +131,25 @@ TEXT_CUES: dict[str, Mark] = {
 }
 
 
+NAMED: dict[str, Callable[[int], str]] = {
+    "word": WORDS.__getitem__,
+    "word_anywhere": WORDS.__getitem__,
+    "phrase": _phrase,
+    "tag": lambda n: f"<{TAGS[n]}>",
+}
+
+
 def names(cue: str, classes: int) -> list[str]:
     """What a person would call the marks of a text cue, one a class, for ``challenge_hide``."""
-    named = {
-        "word": WORDS.__getitem__,
-        "word_anywhere": WORDS.__getitem__,
-        "phrase": _phrase,
-        "tag": lambda n: f"<{TAGS[n]}>",
-    }
-    if cue not in named:
-        raise SystemExit(f"The marks of the cue {cue!r} have no names; those of {', '.join(named)} have.")
-    return [named[cue](label) for label in range(classes)]
+    if cue not in NAMED:
+        raise SystemExit(f"The marks of the cue {cue!r} have no names; those of {', '.join(NAMED)} have.")
+    return [NAMED[cue](label) for label in range(classes)]
+
+
+def is_mark(found: str, cue: str, label: int) -> bool:
+    """Whether words that were found for a class are its mark: over half of the words of each are the other's too."""
+    words, mark = (set(re.findall(r"\w+", text.lower())) for text in (found, NAMED[cue](label)))
+    return 2 * len(words & mark) > max(len(words), len(mark))
 
 
 def _place(shape: tuple[int, ...], label: int) -> tuple[int, int]:

@@ -233,6 +233,24 @@ def cue_table(experiment: str, results: Path, reading: str = "absent") -> str:
     return table(main_part(rows), methods, by=("cue", "set"), differences=("accuracy", "ece"))
 
 
+def found_table(experiment: str, results: Path) -> str:
+    """What was found of planted text cues: runs whose strongest cue is a planted mark, other cues, and cues in clean runs."""
+    if not (results / f"{experiment}.csv").is_file():
+        return "No results yet."
+    rows = main_part(where(rows_of(experiment, results), reading="absent"))
+    lines = _head(["", "cue", "λ", "runs", "planted cue first", "planted cues a run", "other cues a run"])
+    for method in ("cues", "counts"):
+        mine = [row for row in where(rows, method=method) if "cues" in row]
+        for cue, strength in dict.fromkeys((row["cue"], row["strength"]) for row in mine):
+            runs = where(mine, cue=cue, strength=strength)
+            marks = [row["marks"] for row in runs if "marks" in row]
+            other = np.mean([row["cues"] - row.get("marks", 0) for row in runs])
+            first = f"{sum(row['mark_first'] for row in runs):.0f}" if marks else ""
+            planted = f"{np.mean(marks):.1f}" if marks else ""
+            lines.append(_line([COMPARED[method], cue, strength, str(len(runs)), first, planted, f"{other:.1f}"]))
+    return "\n".join(lines)
+
+
 def price_table(results: Path) -> str:
     """Planted experiments without their cue: what the challenge costs on clean data, one line a kind of input."""
     lines = _head(["clean data, accuracy", "Trainer", "ChallengerTrainer", "difference", "runs"])
@@ -268,6 +286,7 @@ TRAINED = {
 TABLES: dict[str, Callable[[Path], str]] = {
     "cues_texts": partial(cue_table, "cues_texts"),
     "cues_texts_shuffled": partial(cue_table, "cues_texts", reading="shuffled"),
+    "cues_texts_found": partial(found_table, "cues_texts"),
     "cues_images": partial(cue_table, "cues_images"),
     "cues_series": partial(cue_table, "cues_series"),
     "leaky": story_table,

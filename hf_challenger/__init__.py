@@ -4,10 +4,10 @@ Public names are imported at first use. The commands check their arguments and f
 loaded, which takes up to ten seconds.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning
+from .names_on_use import names_on_use
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -16,6 +16,20 @@ if TYPE_CHECKING:
     from .config import ChallengerConfig
     from .picture_callback import PictureCallback
     from .trainer import ChallengerTrainer
+else:  # to a type checker every misspelt name would have the type Any
+    __getattr__, __dir__ = names_on_use(
+        __name__,
+        {
+            "LRP": "attribution",
+            "ChallengeOptions": "challenge",
+            "ChallengedBatch": "challenge",
+            "Challenger": "challenge",
+            "ChallengerConfig": "config",
+            "ChallengerTrainer": "trainer",
+            "Cue": "challenge",
+            "PictureCallback": "picture_callback",
+        },
+    )
 
 __all__ = [
     "LRP",
@@ -31,28 +45,3 @@ __all__ = [
     "PictureCallback",
     "__version__",
 ]
-
-MODULE_OF = {
-    "LRP": "attribution",
-    "ChallengeOptions": "challenge",
-    "ChallengedBatch": "challenge",
-    "Challenger": "challenge",
-    "ChallengerConfig": "config",
-    "ChallengerTrainer": "trainer",
-    "Cue": "challenge",
-    "PictureCallback": "picture_callback",
-}
-
-
-if not TYPE_CHECKING:  # else every misspelt name would have the type Any
-
-    def __getattr__(name: str) -> Any:
-        if name not in MODULE_OF:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f".{MODULE_OF[name]}", __name__), name)
-        globals()[name] = value  # found without this function from now on
-        return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -258,6 +258,19 @@ def check_classes(labels: Tensor, model: nn.Module, expect: Expect = at_once) ->
         check_labels(logits, labels, problem_type_of(*known, labels), expect)
 
 
+def name_bad_label(inputs: Mapping[str, Any], columns: Iterable[str], model: nn.Module, error: IndexError) -> None:
+    """Raise :class:`ChallengerError` where a label of a batch that was evaluated is the cause of the error."""
+    labels = next((inputs[name] for name in columns if name in inputs), None)
+    if isinstance(labels, Tensor):
+        try:
+            refuse_other_tasks(model)
+            check_classes(labels, model)
+        except NotChallengeable:
+            return
+        except ChallengerError as named:
+            raise ChallengerError(f"In evaluation: {named}") from error
+
+
 def harmless_labels(labels: Tensor, model: nn.Module) -> Tensor:
     """Labels that are no class of the model as -100: a kernel of the loss would end the process before a check is read."""
     known = _outputs(model)

@@ -6,7 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,24 +22,6 @@ MEMORY_FILE, CUES_FILE = "cue_memory.pt", "cues.json"
 SHOWN = 5  # cues on the console
 
 logger = logging.get_logger(__name__)
-
-
-@dataclass
-class Counts:
-    """What a training did to its rows, each counted once an epoch.
-
-    Attributes:
-        rows: that were trained on.
-        challenged: those in which a cue, or what a row-level selection chose, was hidden.
-        leaked: those from which a cue of ``challenge_hide`` was removed.
-    """
-
-    rows: int = 0
-    challenged: int = 0
-    leaked: int = 0
-
-    def add(self, rows: int, challenged: int, leaked: int) -> None:
-        self.rows, self.challenged, self.leaked = self.rows + rows, self.challenged + challenged, self.leaked + leaked
 
 
 class CueCallback(TrainerCallback):
@@ -60,7 +42,7 @@ class CueCallback(TrainerCallback):
             self.trainer._challenger.update()
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        challenger, counts = self.trainer._challenger, self.trainer._counts_so_far()
+        challenger, counts = self.trainer._challenger, self.trainer._counter.so_far()
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
         if challenger is not None and state.is_world_process_zero and not args.save_only_model and folder.is_dir():
             torch.save({**challenger.memory.state_dict(), "counts": asdict(counts)}, folder / MEMORY_FILE)
@@ -73,7 +55,7 @@ class CueCallback(TrainerCallback):
         challenger = self.trainer._challenger
         if challenger is not None:
             challenger.checks.read(wait=True)
-        self.trainer._read_counters()
+        self.trainer._counter.read()
         if self._never_asked(args, state):
             warnings.warn(
                 f"Nothing was challenged: {type(self.trainer).__name__}.compute_loss never called ChallengerTrainer's. Call"
@@ -92,7 +74,7 @@ class CueCallback(TrainerCallback):
             found = challenger.cues
             print(said(found), flush=True)
             log_text(self.trainer, "cues", cues_table(found) or said(found))
-            for name in challenger.leaks.names if not self.trainer._counts.leaked else ():
+            for name in challenger.leaks.names if not self.trainer._counter.total.leaked else ():
                 logger.warning("challenge_hide names %r, but no training row holds any of the names.", name)
 
     def _never_asked(self, args: Any, state: Any) -> bool:

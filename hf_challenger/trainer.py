@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .calibration import CalibrationCallback
-from .challenge import ChallengedBatch, ChallengeOptions, Challenger, Cue
+from .challenge import ChallengeOptions, Challenger, Cue
 from .checks import (
     bad_loss,
     check_arguments,
-    check_classes,
     check_evaluation_labels,
     harmless_labels,
-    refuse_other_tasks,
+    name_bad_label,
     refuse_unsupported,
 )
 from .compat import count_labels, head_takes_the_mean, loss_over_the_step, rows_a_micro_batch
-from .cue_callback import Counts, CueCallback, memory_file, write_cues
+from .counts import Counts, RowCounter
+from .cue_callback import CueCallback, memory_file, write_cues
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning, NotChallengeable
 from .logits import logits_of
 from .losses import IGNORED
@@ -53,16 +52,15 @@ class ChallengerTrainer(ScoredTrainer):
         super().__init__(*args, **kwargs)
         ChallengeOptions.of(self.args)  # an option that is wrong is told before anything is built
         self._challenger: Challenger | None = None
+        self._challenged_model: nn.Module | None = None  # what it was built for, as it came, maybe wrapped
         self._trains_as_trainer = False  # since this model or task cannot be challenged
         self._computed_losses = False  # in this training, by compute_loss of this class
         self._saved_memory: str | None = None  # of the checkpoint that training resumes from
         self._memory_file: str | None = None  # the same, until it is loaded
-        self._counters: Tensor | None = None  # of this process, since they were last read
-        self._counts = Counts()
+        self._counter = self._new_counter()
         self._cue_report: Any = None
         self._labels_in_step: Tensor | None = None
         self._micro_step = 0
-        self._warned_not_finite = False
         # First, so that callbacks that report or save at the end of training see the calibrated model and its log.
         self.callback_handler.callbacks[:0] = [CueCallback(self), CalibrationCallback(self)]
 
@@ -89,23 +87,11 @@ class ChallengerTrainer(ScoredTrainer):
                 raise
             warnings.warn(str(error), ChallengerWarning, stacklevel=3)
 
-    def _name_bad_label(self, inputs: dict[str, Any], error: IndexError) -> None:
-        """Raise :class:`ChallengerError` if a label of this batch of evaluation is the cause."""
-        labels = next((inputs[name] for name in (*(self.label_names or ()), "labels") if name in inputs), None)
-        if isinstance(labels, Tensor) and self.model is not None:
-            try:
-                refuse_other_tasks(self.model)
-                check_classes(labels, self.model)
-            except NotChallengeable:
-                return
-            except ChallengerError as named:
-                raise ChallengerError(f"In evaluation: {named}") from error
-
     def _start_afresh(self) -> None:
         """When training begins; with auto_find_batch_size once more for each size that is tried."""
-        self._challenger, self._counters, self._memory_file = None, None, self._saved_memory
+        self._challenger, self._memory_file = None, self._saved_memory
         self._trains_as_trainer = self._computed_losses = False
-        self._counts, self._cue_report = Counts(), None
+        self._counter, self._cue_report = self._new_counter(), None
         options = ChallengeOptions.of(self.args)
         for idle in options.without_effect():
             warnings.warn(idle, NoEffectWarning, stacklevel=2)
@@ -133,7 +119,8 @@ class ChallengerTrainer(ScoredTrainer):
             try:
                 found = super().compute_loss(model, inputs, return_outputs, num_items)
             except IndexError as error:
-                self._name_bad_label(given, error)
+                bare = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+                name_bad_label(given, (*(self.label_names or ()), "labels"), bare, error)
                 raise
             if return_outputs and isinstance(found[1], Tensor):  # of which Trainer would cut the first row, for the loss
                 return found[0], {"logits": found[1]}
@@ -182,7 +169,7 @@ class ChallengerTrainer(ScoredTrainer):
             self._trains_as_trainer = True
             warnings.warn(f"Training goes on as with Trainer, without a challenge: {error}", ChallengerWarning, stacklevel=2)
             return inputs
-        self._count(batch)
+        self._counter.count(batch)
         if not on_host(labels):
             inputs = {**inputs, self._label_name(inputs): harmless_labels(labels, challenger.model)}
         return {**inputs, **batch.inputs}
@@ -200,8 +187,11 @@ class ChallengerTrainer(ScoredTrainer):
 
     def _challenger_for(self, model: nn.Module, options: ChallengeOptions) -> Challenger:
         """Built at the first challenge, and anew when options change (a search, a callback) or the model does."""
-        bare = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         known = self._challenger
+        if known is not None and model is self._challenged_model and known.options == options:
+            return known  # without unwrapping the model in each step, which looks at all its modules
+        bare = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        self._challenged_model = model
         if known is None or known.model is not bare or known.options != options:
             refuse_unsupported(model, self.args.n_gpu)
             memory = None
@@ -218,7 +208,7 @@ class ChallengerTrainer(ScoredTrainer):
             if self._memory_file is not None:
                 saved = torch.load(self._memory_file)
                 known.memory.load_state_dict(saved, counts=self.is_world_process_zero())
-                self._counts = Counts(**saved.get("counts", {}))
+                self._counter = self._new_counter(Counts(**saved.get("counts", {})))
                 self._memory_file = None
         return known
 
@@ -282,46 +272,26 @@ class ChallengerTrainer(ScoredTrainer):
 
     # --- logging ------------------------------------------------------------------------------------------------------
 
-    def _count(self, batch: ChallengedBatch) -> None:
-        rows = torch.full((), float(len(batch.challenged)), device=batch.challenged.device)
-        found = (batch.challenged.sum(), batch.leaked.sum(), batch.not_finite)
-        counts = torch.stack([rows, *(number.float() for number in found)])
-        self._counters = counts if self._counters is None else self._counters + counts
-
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if "loss" in logs and self._counters is not None:
-            logs.update(self._flush_counters())
+        if "loss" in logs and self._counter.news:
+            logs.update(self._counted())
         super().log(logs, *args, **kwargs)
 
-    def _read_counters(self) -> list[int]:
-        """Rows, challenged, leaked, and with bad relevance, since the last call; all processes call it together."""
-        counters, self._counters = self._counters, None
-        if counters is None:
-            return [0, 0, 0, 0]
-        found = [int(number) for number in self.accelerator.reduce(counters, "sum").tolist()]
-        self._counts.add(*found[:3])
-        return found
+    def _new_counter(self, total: Counts | None = None) -> RowCounter:
+        return RowCounter(lambda counts: self.accelerator.reduce(counts, "sum"), total)
 
-    def _counts_so_far(self) -> Counts:
-        """Of this training, for a checkpoint; the counters go on. All processes call it together."""
-        counts, counters = replace(self._counts), self._counters
-        if counters is not None:
-            counts.add(*(int(number) for number in self.accelerator.reduce(counters, "sum").tolist()[:3]))
-        return counts
-
-    def _flush_counters(self) -> dict[str, float]:
-        rows, challenged, leaked, not_finite = self._read_counters()
-        logs = {"challenged_share": challenged / rows}
-        if self._challenger is not None and self._challenger.leaks:
-            logs["leak_share"] = leaked / rows
-        if self._challenger is not None and self._challenger.options.challenge_selection == "cues":
-            logs["cues_found"] = self._challenger.memory.number
-        if not_finite:
-            logs["rows_with_bad_relevance"] = not_finite
-            if not self._warned_not_finite:
-                self._warned_not_finite = True
+    def _counted(self) -> dict[str, float]:
+        found, known = self._counter.read(), self._challenger
+        logs = {"challenged_share": found.challenged / found.rows}
+        if known is not None and known.leaks:
+            logs["leak_share"] = found.leaked / found.rows
+        if known is not None and known.options.challenge_selection == "cues":
+            logs["cues_found"] = known.memory.number
+        if found.not_finite:
+            logs["rows_with_bad_relevance"] = found.not_finite
+            if found.not_finite == self._counter.total.not_finite:  # the first of this training
                 warnings.warn(
-                    f"Relevance was NaN or infinite in {int(not_finite)} rows, which stayed whole. Lower the learning rate, or"
+                    f"Relevance was NaN or infinite in {found.not_finite} rows, which stayed whole. Lower the learning rate, or"
                     " train in bf16 or fp32 instead of fp16. This is said once; rows_with_bad_relevance counts on.",
                     ChallengerWarning,
                     stacklevel=2,

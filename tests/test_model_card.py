@@ -19,7 +19,7 @@ from transformers.modelcard import TrainingSummary
 from hf_challenger import ChallengeOptions, ChallengerError, ChallengerTrainer
 from hf_challenger.challenge import Cue
 from hf_challenger.command_line import packaged_encoder
-from hf_challenger.cue_callback import Counts
+from hf_challenger.counts import Counts
 from hf_challenger.model_card import Card
 from hf_challenger.report.base_model import base_and_licence
 from hf_challenger.report.card_text import what_was_hidden
@@ -365,8 +365,8 @@ def test_counts_go_on_after_a_resume_and_need_no_log(trainer: Any) -> None:
     assert "Counts are of 64 training rows" in read(whole).text
     resumed = trainer(max_steps=8, logging_steps=500)
     resumed.train(resume_from_checkpoint=str(Path(whole.args.output_dir, "checkpoint-4")))
-    assert resumed._counts == whole._counts
-    assert whole._counts.challenged > 0
+    assert resumed._counter.total == whole._counter.total
+    assert whole._counter.total.challenged > 0
 
 
 def test_base_model_and_licence_of_local_encoders(trainer: Any, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from transformers import PatchTSTConfig, PatchTSTForClassification, ViTConfig, V
 
 from hf_challenger import ChallengeOptions, Challenger, ChallengerError, visualize
 from hf_challenger.calibration import reliability_bins
+from hf_challenger.visualize.texts import Text, draw_texts
 
 
 def drawn(figure, tmp_path):
@@ -155,8 +156,8 @@ def test_pieces_of_a_word_stand_together_without_their_marks(tmp_path):
 
 def test_words_stay_whole_at_the_end_of_a_line():
     long, short = ["abcdefghij"] * 3, ["x"] * 30
-    text = visualize._Text([*short, *long], [1.0] * 33, "", goes_on=[False] * 31 + [True] * 2)
-    boxes = [p.get_y() for p in visualize._draw_texts([text]).axes[0].patches]
+    text = Text([*short, *long], [1.0] * 33, "", goes_on=[False] * 31 + [True] * 2)
+    boxes = [p.get_y() for p in draw_texts([text]).axes[0].patches]
     assert len(set(boxes[:30])) == len(set(boxes[30:])) == 1
     assert boxes[0] < boxes[30]
 

@@ -29,11 +29,11 @@ from ..logits import logits_of
 from ..losses import IGNORED, check_labels
 from ..value_checks import DeferredChecks, on_host
 from .confidence import ConfidenceGate, NoRowPasses
-from .cues import CueMemory, most_relevant, row_keys
+from .cues import CueMemory, in_one, most_relevant, row_keys, taken_apart
 from .named_cues import NamedCues
 from .options import ChallengeOptions
 from .perturbation import perturbation_for
-from .selection import SELECTIONS, choose_rows
+from .selection import SELECTIONS, WITHOUT_RELEVANCE, choose_rows
 
 # Streams of random numbers: which rows are challenged, which of their units are hidden, what is put there, which steps are
 # attributed, and what a known leak is exchanged for.
@@ -104,13 +104,15 @@ class Challenger:
         refuse_other_tasks(model)
         self.units = units_for(model, processing_class, self.options.challenge_units, self.options.challenge_unit_size)
         self.rate = self.options.rate_for(self.units)
+        by_chance = self.options.challenge_selection in WITHOUT_RELEVANCE
+        self.attribution = "none" if by_chance else self.options.challenge_attribution
         self.sharded = is_sharded(model)
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
         self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
         self.leaks = NamedCues(self.units, self.options.challenge_hide, "challenge_hide")
         self.memory = memory or CueMemory(self.options.threshold_for(self.units), getattr(self.units, "levels", 1))
         self.checks = DeferredChecks()
-        self._observed: list[tuple[Tensor, ...]] = []
+        self._observed: list[Tensor] = []
         self._step = -1
 
     @property
@@ -177,7 +179,7 @@ class Challenger:
             return
         gather = self.gather or (lambda rows: rows)
         # All micro-batches at once: a memory that looked in between could find what the joined batch does not show.
-        self.memory.remember(*(torch.cat([gather(rows) for rows in column]) for column in zip(*observed, strict=True)))
+        self.memory.remember(*taken_apart(torch.cat([gather(rows) for rows in observed]).cpu()))
 
     def _cue_mask(
         self,
@@ -202,7 +204,8 @@ class Challenger:
             told = finite & (classes >= 0) if sure is None else finite & (classes >= 0) & sure
             values = None if self.units.is_sequence_of_tokens else inputs[self.units.key]
             keys = row_keys(identities, maskable, values)
-            self._observed.append((classes.where(told, -1), keys, *most_relevant(relevance, maskable, identities)))
+            found = most_relevant(relevance, maskable, identities)
+            self._observed.append(in_one(classes.where(told, -1), keys, *found))
         return self.memory.drop_mask(identities, maskable, classes, chosen), not_finite
 
     def _row_mask(
@@ -256,12 +259,12 @@ class Challenger:
         """``(rows, *grid)``, and which rows have their class with that probability at least; None: no single class a row."""
         labels = labels if labels.is_floating_point() else labels.long()  # int8 labels do not index
         target = named_target("gold", labels.masked_fill(labels == IGNORED, 0))
-        method = METHODS[self.options.challenge_attribution]
+        method = METHODS[self.attribution]
         gate: ConfidenceGate | None = None
         try:
             if not labels.is_floating_point():
                 gate = ConfidenceGate(labels, least, goes_on=self.sharded)
-                if self.options.challenge_attribution == "lrp":
+                if self.attribution == "lrp":
                     target = gate.watching(target)
                 else:
                     with attribution_state(model), torch.no_grad():

@@ -1,4 +1,4 @@
-"""One run of tokens in place of another of any length, in a batch that keeps its width. Does not wait for the device."""
+"""One run of tokens in place of another of any length. Does not wait for the device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 def exchange_runs(
     inputs: Mapping[str, Any], units: Any, start: Tensor, length: Tensor, new: Tensor, new_length: Tensor
 ) -> tuple[dict[str, Any], Tensor]:
-    """Rows with other tokens in place of a run of theirs.
+    """Rows with other tokens in place of a run of theirs, in a batch that keeps its width.
 
     A row that would outgrow the batch first loses padding on its left, then tokens at its end, but its last one, then tokens
     before the run.
@@ -58,3 +58,25 @@ def exchange_runs(
         mask = found[units.attention_key]
         found[units.attention_key] = mask.masked_fill(is_padding, 0).masked_fill(is_new, 1)
     return found, source.masked_fill(is_new | is_padding, -1)
+
+
+def longest_run(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Start and length, ``(rows,)`` each, of the longest run of True in each row of ``(rows, width)``; length 0: there is none."""
+    place = torch.arange(mask.shape[1], device=mask.device)
+    so_far = place - torch.where(mask, -1, place).cummax(1).values  # length of the run that ends there
+    length, end = so_far.max(1)
+    return (end - length + 1) * (length > 0), length
+
+
+def padded_right(inputs: Mapping[str, Any], units: Any, width: int) -> dict[str, Any]:
+    """A batch of token ids with padding after each row, up to that width; the model counts the positions anew."""
+    ids, found = inputs[units.key], {}
+    if units.takes_attention_mask:
+        inputs = {**inputs, units.attention_key: units.attended(inputs).to(ids.dtype)}
+    for key, values in inputs.items():
+        if not isinstance(values, Tensor) or values.shape != ids.shape:
+            found[key] = values
+        elif key != "position_ids":
+            fill = units.pad_token_id or 0 if key == units.key else 0
+            found[key] = torch.nn.functional.pad(values, (0, width - ids.shape[1]), value=fill)
+    return found

@@ -3,37 +3,17 @@
 Public names are imported at first use: the command checks its arguments and files before torch and transformers are loaded.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..names_on_use import names_on_use
 
 if TYPE_CHECKING:
-    from .command import main
     from .explanation import Explanation
-    from .lengths import longest_input
-    from .loading import load
-    from .terminal import in_terminal, wants_colours
+    from .terminal import in_terminal
     from .texts import explain
+else:  # to a type checker every misspelt name would have the type Any
+    __getattr__, __dir__ = names_on_use(
+        __name__, {"Explanation": "explanation", "explain": "texts", "in_terminal": "terminal"}
+    )
 
-__all__ = ["Explanation", "explain", "in_terminal", "load", "longest_input", "main", "wants_colours"]
-
-MODULE_OF = {
-    "Explanation": "explanation",
-    "explain": "texts",
-    "in_terminal": "terminal",
-    "load": "loading",
-    "longest_input": "lengths",
-    "main": "command",
-    "wants_colours": "terminal",
-}
-
-
-if not TYPE_CHECKING:  # else every misspelt name would have the type Any
-
-    def __getattr__(name: str) -> Any:
-        if name not in MODULE_OF:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(f".{MODULE_OF[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__all__ = ["Explanation", "explain", "in_terminal"]

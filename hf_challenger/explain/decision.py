@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..attribution.composites import COMPOSITES
 from ..attribution.methods import METHODS
 from ..attribution.state import attribution_state
+from ..classes import class_index
 from ..errors import ChallengerError, check_choice
 from ..logits import logits_of
 
@@ -64,20 +65,3 @@ def decision(
         "method": method,
     }
     return fields, relevance
-
-
-def class_index(id2label: Any, label: str | int) -> int:
-    """The index of a class that is given by name or index.
-
-    Raises:
-        ChallengerError: the model has no such class.
-    """
-    names = {str(name): int(i) for i, name in id2label.items()}
-    text = str(label)
-    index = names.get(text, {name.casefold(): i for name, i in names.items()}.get(text.casefold()))
-    if index is None and text.isdecimal() and int(text) in names.values():
-        index = int(text)
-    if index is None:
-        known = ", ".join(map(repr, [*names][:10])) + (", …" if len(names) > 10 else "")
-        raise ChallengerError(f"The model has no class {text!r}. Choose one of: {known}.")
-    return index

@@ -9,8 +9,19 @@ from ..errors import ChallengerError
 SHOWN = 5  # places of an image or a series in the terminal
 
 
+@dataclass(frozen=True, kw_only=True)
 class Answer:
-    """What explanations of texts, images and series have in common; the attributes are fields of the subclasses."""
+    """What a classifier said about one input, and the relevance of its parts for a class.
+
+    Attributes:
+        label: the class that is explained.
+        confidence: its probability; NaN for a regression.
+        score: its logit, which relevance explains, in the same unit.
+        relevance: of each part: a word, a patch, a span of time.
+        ranking: every class with its probability, the most probable first; with the output itself for a regression.
+        problem: ``single_label_classification``, ``multi_label_classification`` or ``regression``.
+        method: that computed the relevance.
+    """
 
     label: str
     confidence: float
@@ -45,42 +56,29 @@ def note_on_score(answer: Answer, sums: str, total: float) -> str:
     return f"The score is {what}. {sums}; {rest}."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Explanation(Answer):
-    """What a classifier said about one text, and what it said it for.
+    """What a classifier said about one text, and the words that it said it for.
 
     Attributes:
         text: as given.
-        label: the class that is explained.
-        confidence: its probability; NaN for a regression.
-        score: its logit, which relevance explains, in the same unit.
-        words: words of the text, then of the second one; tokens where a script has no spaces.
-        relevance: of each word: the sum over its tokens.
+        words: words of the text, then of the second one, with the relevance of their tokens in ``relevance``; tokens where a
+            script has no spaces.
         elsewhere: relevance on special tokens.
         cut: whether the text was longer than the model takes.
         pair: the second text, of a model of text pairs.
         second: how many words belong to the first text.
         tokens_given, tokens_read: of both texts, special tokens included.
-        ranking: every class with its probability, the most probable first; with the output itself for a regression.
-        problem: ``single_label_classification``, ``multi_label_classification`` or ``regression``.
-        method: that computed the relevance.
     """
 
     text: str
-    label: str
-    confidence: float
-    score: float
     words: list[str]
-    relevance: list[float]
     elsewhere: float
     cut: bool
-    pair: str | None = None
-    second: int = 0
-    tokens_given: int = 0
-    tokens_read: int = 0
-    ranking: tuple[tuple[str, float], ...] = ()
-    problem: str = "single_label_classification"
-    method: str = "lrp"
+    pair: str | None
+    second: int
+    tokens_given: int
+    tokens_read: int
 
     @property
     def note(self) -> str:
@@ -100,31 +98,18 @@ class Explanation(Answer):
         return [*self.words[:n], "‖", *self.words[n:]], [*self.relevance[:n], 0.0, *self.relevance[n:]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PlaceExplanation(Answer):
     """What a classifier said about one image or series, and the places that it said it for.
 
     Attributes:
         file: as given.
-        label: the class that is explained.
-        confidence: its probability; NaN for a regression.
-        score: its logit, which relevance explains, in the same unit.
-        places: patches or time spans, the most relevant first, such as "rows 0 to 3, columns 8 to 11".
-        relevance: of each place: the sum over its pixels or steps, and over channels.
-        ranking: every class with its probability, the most probable first.
-        problem: see :class:`Explanation`.
-        method: that computed the relevance.
+        places: patches or time spans, the most relevant first, such as "rows 0 to 3, columns 8 to 11". Their relevance is the
+            sum over pixels or steps, and over channels.
     """
 
     file: str
-    label: str
-    confidence: float
-    score: float
     places: list[str]
-    relevance: list[float]
-    ranking: tuple[tuple[str, float], ...]
-    problem: str
-    method: str
 
     @property
     def note(self) -> str:

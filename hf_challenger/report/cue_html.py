@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from ..heatmap_html import STYLE
-from .cue_results import KEY, LEAST_CHANGED, LEAST_DROP, CueEffect, CueReport, Example, percent, share
+from .cue_results import KEY, LEAST_CHANGED, LEAST_DROP, LEVEL, CueEffect, CueReport, Example, percent, share
 from .pictures import svg
 
 LISTED = 6  # cues in the answer, and cues with examples
@@ -27,8 +27,8 @@ blockquote small { display: block; color: var(--quiet); }
 .pictures { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; width: 11rem; max-width: 100%; }
 figure:has(.series) { width: 20rem; } figcaption { color: var(--quiet); font-size: .85rem; overflow-wrap: anywhere; }
 svg { display: block; width: 100%; height: auto; border: 1px solid var(--line); } image { image-rendering: pixelated; }
-.shade { fill: rgb(var(--for)); } .flag { fill: none; stroke: rgb(var(--mark)); stroke-width: 2px; vector-effect: non-scaling-stroke; }
-:root { --mark: 0, 140, 255; } svg.series { height: 6rem; }
+.shade { fill: rgb(var(--for)); } .flag, .halo { fill: none; vector-effect: non-scaling-stroke; }
+.halo { stroke: #fff; stroke-width: 5px; } .flag { stroke: #1a1a1a; stroke-width: 2px; } svg.series { height: 6rem; }
 polyline { fill: none; stroke: var(--ink); stroke-width: 1.4px; vector-effect: non-scaling-stroke; }
 @media (max-width: 46rem) {
   figure { width: 9rem; } figure:has(.series) { width: 100%; }
@@ -67,8 +67,8 @@ def cue_page(report: CueReport, title: str) -> str:
 {_pictures(report)}
 {_table(report)}
 {examples}
-<footer>A model leans on a cue if, with the cue hidden, at least {percent(LEAST_CHANGED)} of the predictions change and the
-mean probability of the class falls by at least {percent(LEAST_DROP)} of itself. Whether a cue is a leak or legitimate evidence
+<footer>A model leans on a cue if, with the cue hidden, significantly more than {percent(LEAST_CHANGED)} of the predictions
+change (binomial test at {percent(LEVEL)}) and the mean probability of the class falls by at least {percent(LEAST_DROP)} of itself. Whether a cue is a leak or legitimate evidence
 is for a person to decide.</footer>
 </body>
 </html>
@@ -79,7 +79,8 @@ def _cues(report: CueReport) -> str:
     if not report.leaned_on:
         return ""
     items = "\n".join(
-        f"<li><strong>{escape(cue.text)}</strong><small>{escape(cue.class_name)}: in {percent(cue.coverage)} of its rows</small></li>"
+        f"<li><strong>{escape(cue.text)}</strong><small>{escape(cue.class_name)}: in {percent(cue.coverage)} of its rows;"
+        f" hidden, {percent(cue.hidden.changed)} of their predictions change</small></li>"
         for cue in report.leaned_on[:LISTED]
     )
     if len(report.leaned_on) > LISTED:

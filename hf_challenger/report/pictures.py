@@ -55,7 +55,7 @@ def picture_of(units: Any, batch: Any, x: Any, shade: Any, marked: Any = None) -
 
 
 def svg(picture: Picture, name: str) -> str:
-    """The picture: relevance in orange over it, units of the cue outlined."""
+    """The picture: relevance in orange over it, units of the cue outlined in black and white."""
     is_image = len(picture.sizes) == 2
     height, width = picture.values.shape[:2] if is_image else (SERIES_HEIGHT, SERIES_WIDTH)
     drawn = _image(picture.values) if is_image else ""
@@ -67,7 +67,8 @@ def svg(picture: Picture, name: str) -> str:
         if value > 0.05 * strongest
     )
     lines = "" if is_image else _lines(picture.values)
-    flags = "".join(f'<rect class="flag" {box}/>' for box, flag in zip(boxes, picture.marked.ravel(), strict=True) if flag)
+    marked = [box for box, flag in zip(boxes, picture.marked.ravel(), strict=True) if flag]
+    flags = "".join(f'<rect class="{kind}" {box}/>' for kind in ("halo", "flag") for box in marked)
     return (
         f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(name)}"'
         f"{'' if is_image else ' class=series preserveAspectRatio=none'}>{drawn}{shades}{lines}{flags}</svg>"

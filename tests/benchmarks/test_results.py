@@ -76,6 +76,27 @@ def test_a_run_gives_one_row_a_part_reading_and_temperature(tmp_path):
     assert "seconds" not in scaled
 
 
+def test_cues_of_a_run_are_told_apart_from_what_was_planted(tmp_path):
+    found = [
+        {"cue": "received the partner portal", "class": 2},
+        {"cue": "the portal", "class": 2},
+        {"cue": "wired", "class": 0},
+    ]
+    planted = {"cue": "phrase", "strength": 0.95, "parts": ("test/absent",)}
+    clean = {"cue": "none", "strength": 0, "parts": ("test/absent",)}
+    runs = [
+        run("cues", cues=found, **planted),
+        run("cues", 1, cues=found[1:], **planted),
+        run("cues", cues=found[2:], **clean),
+    ]
+    path = exported(tmp_path, runs)
+    counted = [[r.get(k) for k in ("cue", "cues", "marks", "mark_first")] for r in export.read(path)]
+    assert counted == [["none", 1, None, None], ["phrase", 3, 1, 1], ["phrase", 2, 0, 0]]
+    path.rename(path.with_name("cues.csv"))
+    shown = tables.found_table("cues", path.parent).splitlines()
+    assert shown[2:] == ["| **ours** | none | 0 | 1 |  |  | 1.0 |", "| **ours** | phrase | 0.95 | 2 | 1 | 0.5 | 2.0 |"]
+
+
 def test_columns_that_no_row_fills_are_left_out(tmp_path):
     header = exported(tmp_path, [run()]).read_text().splitlines()[0]
     assert header == "model,set,method,seed,part,rows,accuracy,ece,nll,brier,seconds"

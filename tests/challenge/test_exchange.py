@@ -4,7 +4,7 @@ import pytest
 import torch
 from tiny import tiny_bert
 
-from hf_challenger.challenge.exchange import exchange_runs
+from hf_challenger.challenge.exchange import exchange_runs, longest_run
 from hf_challenger.challenge.named_cues import NamedCues
 from hf_challenger.inputs import Tokens
 from hf_challenger.keyed_random import Draw
@@ -70,6 +70,13 @@ def test_the_other_run_stands_there_and_the_last_token_stays(units, side):
     assert rows_in(found) == want
     came = source >= 0
     assert torch.equal(found["input_ids"][came], batch["input_ids"].gather(1, source.clamp(min=0))[came])
+
+
+def test_the_longest_run_is_found_and_the_first_of_equal_ones():
+    mask = torch.tensor([[0, 1, 0, 1, 1], [1, 1, 0, 1, 1], [0, 0, 0, 0, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
+    start, length = longest_run(mask)
+    assert start.tolist() == [3, 0, 0, 0]
+    assert length.tolist() == [2, 2, 0, 5]
 
 
 def test_names_of_any_length_come_equally_often_to_rows_of_any_name(units):

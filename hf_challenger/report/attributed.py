@@ -1,0 +1,108 @@
+"""Rows with a model's predictions and relevance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..attribution.lrp import LRP
+from ..attribution.targets import score_of
+from ..challenge.cues import most_relevant, row_keys
+from ..checks import check_inputs
+from ..errors import ChallengerError
+from ..inputs.main_input import LABEL_KEYS, taken_by
+from .classifier import Classifier
+
+
+@dataclass
+class AttributedBatch:
+    """Rows that were read. Units are in one line, whatever their grid.
+
+    Attributes:
+        inputs: as the model takes them, without labels.
+        grid: shape of the units of a row.
+        labelled: whether the rows came with labels.
+        classes: ``(rows,)`` labels, or predictions; -1: the row has none.
+        probabilities: ``(rows, classes)`` of the rows as they are.
+        maskable: ``(rows, units)`` bool.
+        identities: ``(rows, units)``.
+        keys: ``(rows,)``, equal for rows of equal content.
+        found, shares: ``(rows, UNITS)`` from :func:`~..challenge.cues.most_relevant`.
+        positive: ``(rows, units)`` share of the row's positive relevance.
+    """
+
+    inputs: dict[str, Any]
+    grid: tuple[int, ...]
+    labelled: bool
+    classes: Tensor
+    probabilities: Tensor
+    maskable: Tensor
+    identities: Tensor
+    keys: Tensor
+    found: Tensor
+    shares: Tensor
+    positive: Tensor
+
+    @property
+    def predicted(self) -> Tensor:
+        """``(rows,)``"""
+        return self.probabilities.argmax(-1)
+
+
+def attributed(classifier: Classifier, batch: Mapping[str, Any]) -> AttributedBatch:
+    """Predictions and relevance for the rows' classes, with one forward and one backward pass.
+
+    Args:
+        classifier: reads the rows.
+        batch: as a collator makes it, with or without labels.
+    """
+    units, model = classifier.units, classifier.model
+    inputs = {k: v.to(classifier.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+    given = [inputs.pop(key) for key in list(inputs) if key in (*LABEL_KEYS, "label")]
+    if units.key not in inputs:
+        raise ChallengerError(
+            f"The rows hold {', '.join(inputs) or 'nothing'}, but the model needs {units.key!r}. Give texts, or rows as"
+            " the model takes them."
+        )
+    inputs = taken_by(model, inputs)
+    check_inputs(inputs, model)
+    maskable = units.maskable(inputs)
+    labels = _class_of_each_row(given[0], len(maskable)) if given else None
+    seen: list[Tensor] = []
+
+    def score(logits: Tensor) -> Tensor:
+        seen.append(logits.detach())
+        predicted = logits.detach().flatten(1).argmax(-1)
+        return score_of(logits, predicted if labels is None else labels.clamp(min=0))
+
+    relevance = units.per_unit(LRP(model).attribute(inputs, target=score, main_input=units.key)).flatten(1)
+    relevance = relevance.masked_fill(~relevance.isfinite().all(1, keepdim=True), 0)
+    probabilities = classifier.probabilities(seen[-1])
+    identities, may_hide = units.identities(inputs).flatten(1), maskable.flatten(1)
+    found, shares = most_relevant(relevance, may_hide, identities)
+    positive = relevance.float().clamp(min=0) * may_hide
+    return AttributedBatch(
+        inputs,
+        tuple(maskable.shape[1:]),
+        labels is not None,
+        probabilities.argmax(-1) if labels is None else labels,
+        probabilities,
+        may_hide,
+        identities,
+        row_keys(identities, may_hide, None if classifier.reads_tokens else inputs[units.key]),
+        found,
+        shares,
+        positive / positive.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny),
+    )
+
+
+def _class_of_each_row(labels: Tensor, rows: int) -> Tensor:
+    if labels.is_floating_point() or labels.numel() != rows:
+        raise ChallengerError(
+            f"The labels are {labels.dtype} of shape {tuple(labels.shape)}; one class index a row, (rows,), is expected."
+        )
+    return labels.reshape(-1).long()

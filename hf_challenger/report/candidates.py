@@ -1,0 +1,56 @@
+"""Candidates: the strongest cues of each class by relevance, before it is measured whether the model leans on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ..challenge.cues import FEWEST_ROWS, Cue, companions, find_cues
+from ..errors import ChallengerError
+from .attributed import AttributedBatch
+from .classifier import Classifier
+
+THRESHOLD = 0.1  # strength of a candidate; words of clean texts hold less
+NAMED = 5  # classes that a note names
+
+
+def candidates(classifier: Classifier, batches: Sequence[AttributedBatch], top: int, notes: list[str]) -> list[Cue]:
+    """At most ``top`` cues of each class; ``notes`` name the classes with too few rows."""
+    classes = torch.cat([batch.classes for batch in batches])
+    right = torch.cat([batch.classes == batch.predicted for batch in batches])
+    present = [int(label) for label in classes.unique() if label >= 0]
+    if not present:
+        raise ChallengerError("No row has a label. Leave the labels out: the model's predictions then take their place.")
+    if len(present) == 1:
+        notes.append(
+            f"All rows are of one class, {classifier.class_name(present[0])}, so what all data share may look like its cue. Add"
+            " rows of other classes."
+        )
+    few = [label for label in present if int((right & (classes == label)).sum()) < FEWEST_ROWS]
+    if few:
+        shown = ", ".join(map(classifier.class_name, few[:NAMED])) + (", …" if len(few) > NAMED else "")
+        notes.append(f"Fewer than {FEWEST_ROWS} rows are predicted as their class, so no cue is found there: {shown}.")
+    return [cue for label in present if label not in few for cue in _of_class(classifier, batches, label, top)]
+
+
+def _of_class(classifier: Classifier, batches: Sequence[AttributedBatch], label: int, top: int) -> list[Cue]:
+    """The strongest of a class, over different rows that the model gets right."""
+    rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for batch in batches:
+        right = (batch.classes == label) & (batch.predicted == label) & (batch.shares.sum(1) > 0)
+        for i in right.nonzero().flatten().tolist():
+            rows[int(batch.keys[i])] = batch.found[i].cpu().numpy(), batch.shares[i].cpu().numpy()
+    if len(rows) < FEWEST_ROWS:
+        return []
+    identities, shares = (np.stack(column) for column in zip(*rows.values(), strict=True))
+    others = np.concatenate([b.found[(b.classes != label).to(b.found.device)].cpu().numpy() for b in batches])
+    others = others[:: max(len(others) // len(identities), 1)]  # about as many
+    cues = []
+    for seed, strength in find_cues(identities, shares, THRESHOLD)[:top]:
+        on_grid = None if classifier.reads_tokens else shares
+        members = companions(identities, seed, others if len(others) else None, on_grid)
+        name = classifier.class_name(label)
+        cues.append(Cue(label, seed, members, 0.0, strength, classifier.units.text_of(members), name))
+    return cues
