@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor, nn
@@ -241,7 +242,9 @@ def _label_column(data: Any, columns: Iterable[str]) -> Tensor | None:
     if not isinstance(data, list) or not data or not all(isinstance(row, Mapping) for row in data):
         return None
     column = next((c for c in columns if c in data[0]), None)
-    found = [row.get(column) for row in data]
+    found = [
+        value.tolist() if isinstance(value, (Tensor, np.generic)) else value for value in (row.get(column) for row in data)
+    ]
     if column is None or not all(isinstance(value, int) and not isinstance(value, bool) for value in found):
         return None
     return torch.tensor(found)
@@ -253,6 +256,19 @@ def check_classes(labels: Tensor, model: nn.Module, expect: Expect = at_once) ->
     if known is not None:
         logits = torch.empty(len(labels), known[1], device="meta")
         check_labels(logits, labels, problem_type_of(*known, labels), expect)
+
+
+def name_bad_label(inputs: Mapping[str, Any], columns: Iterable[str], model: nn.Module, error: IndexError) -> None:
+    """Raise :class:`ChallengerError` where a label of a batch that was evaluated is the cause of the error."""
+    labels = next((inputs[name] for name in columns if name in inputs), None)
+    if isinstance(labels, Tensor):
+        try:
+            refuse_other_tasks(model)
+            check_classes(labels, model)
+        except NotChallengeable:
+            return
+        except ChallengerError as named:
+            raise ChallengerError(f"In evaluation: {named}") from error
 
 
 def harmless_labels(labels: Tensor, model: nn.Module) -> Tensor:

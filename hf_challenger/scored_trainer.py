@@ -21,6 +21,7 @@ class ScoredTrainer(FailedUploads):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._told_card: dict[str, Any] = {}
+        self._warned_no_labels = False
         self.compute_metrics = CalibrationMetrics(
             self.compute_metrics,
             self.preprocess_logits_for_metrics,
@@ -51,10 +52,22 @@ class ScoredTrainer(FailedUploads):
         metrics = self.compute_metrics
         if not isinstance(metrics, CalibrationMetrics):
             return super().prediction_step(model, inputs, prediction_loss_only, ignore_keys)
+        self._warn_of_labels_not_read(inputs)
         ignored = ignored_outputs(self.model, ignore_keys)
         with metrics.watching(model, ignored):
             loss, predictions, labels = super().prediction_step(model, inputs, prediction_loss_only, ignored)
         return loss, metrics.kept(predictions), labels
+
+    def _warn_of_labels_not_read(self, inputs: dict[str, Any]) -> None:
+        """Trainer looks for labels in the signature of ``forward``, which a wrapper with ``**kwargs`` does not tell."""
+        if "labels" in inputs and not self.label_names and self.args.label_names is None and not self._warned_no_labels:
+            self._warned_no_labels = True
+            warnings.warn(
+                f"{type(self.model).__name__}.forward names no argument for labels, so that Trainer evaluates without them: there"
+                " is no loss, accuracy or other metric. Set label_names=['labels'] in the arguments. This is said once.",
+                ChallengerWarning,
+                stacklevel=3,
+            )
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         output = super().evaluation_loop(*args, **kwargs)

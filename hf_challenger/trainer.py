@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from .calibration import CalibrationCallback
 from .challenge import ChallengeOptions, Challenger, Cue
-from .checks import bad_loss, check_arguments, check_evaluation_labels, harmless_labels, refuse_unsupported
+from .checks import (
+    bad_loss,
+    check_arguments,
+    check_evaluation_labels,
+    harmless_labels,
+    name_bad_label,
+    refuse_unsupported,
+)
 from .compat import count_labels, head_takes_the_mean, loss_over_the_step, rows_a_micro_batch
 from .counts import Counts, RowCounter
 from .cue_callback import CueCallback, memory_file, write_cues
@@ -108,7 +115,13 @@ class ChallengerTrainer(ScoredTrainer):
         if not (model.training and torch.is_grad_enabled()):
             # Trainer would multiply a head's mean by the number of processes, in evaluation too.
             num_items = None if head_takes_the_mean(self, model) else num_items_in_batch
-            found = super().compute_loss(model, inputs, return_outputs, num_items)
+            given = dict(inputs)  # Trainer takes out the labels
+            try:
+                found = super().compute_loss(model, inputs, return_outputs, num_items)
+            except IndexError as error:
+                bare = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+                name_bad_label(given, (*(self.label_names or ()), "labels"), bare, error)
+                raise
             if return_outputs and isinstance(found[1], Tensor):  # of which Trainer would cut the first row, for the loss
                 return found[0], {"logits": found[1]}
             return found
@@ -150,7 +163,9 @@ class ChallengerTrainer(ScoredTrainer):
             batch = challenger.challenge(inputs, labels, self.state.global_step, first_row)
         except NotChallengeable as error:
             if options != ChallengeOptions():
-                raise NotChallengeable(f"{error} Or set challenge_share=0, which trains as Trainer does.") from error
+                raise NotChallengeable(
+                    f"{str(error).rstrip('.')}. Or set challenge_share=0, which trains as Trainer does."
+                ) from error
             self._trains_as_trainer = True
             warnings.warn(f"Training goes on as with Trainer, without a challenge: {error}", ChallengerWarning, stacklevel=2)
             return inputs

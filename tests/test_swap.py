@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset
@@ -373,6 +374,33 @@ def test_without_a_name_or_a_shape_of_logits_no_accuracy_is_reported(config: Mak
     assert "eval_accuracy" not in metrics
 
 
+class AnyArguments(nn.Module):
+    """A wrapper whose forward names no argument."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = tiny_bert()
+
+    def forward(self, **kwargs: Any) -> Any:
+        return self.inner(**kwargs)
+
+
+def test_labels_that_trainer_does_not_read_in_evaluation_are_told_once(config: Make) -> None:
+    run = ChallengerTrainer(AnyArguments(), config(remove_unused_columns=False), processing_class=tiny_tokenizer())
+    with pytest.warns(ChallengerWarning, match=r"names no argument for labels.*label_names=\['labels'\]"):
+        assert "eval_accuracy" not in run.evaluate(tiny_data(12))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ChallengerWarning)
+        run.evaluate(tiny_data(12))
+    named = config(remove_unused_columns=False, label_names=["labels"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ChallengerWarning)
+        assert ChallengerTrainer(AnyArguments(), named, processing_class=tiny_tokenizer()).evaluate(tiny_data(12))[
+            "eval_accuracy"
+        ]
+        assert "eval_loss" not in ChallengerTrainer(tiny_bert(), config(label_names=[])).evaluate(tiny_rows(1))
+
+
 # --- before training ---------------------------------------------------------------------------------------------------
 
 
@@ -390,6 +418,54 @@ def test_evaluation_labels_out_of_range_are_told_before_training(trainer: Make, 
     with pytest.raises(ChallengerError, match=words):
         run.train()
     assert run.state.global_step == 0
+
+
+@pytest.mark.parametrize("kind", [np.int64, torch.tensor])
+def test_labels_of_arrays_and_tensors_are_looked_at_too(trainer: Make, kind: Any) -> None:
+    bad = [{**row, "labels": kind(9 if i == 7 else row["labels"])} for i, row in enumerate(tiny_rows(12))]
+    run = trainer(kwargs={"eval_dataset": bad}, eval_strategy="steps", eval_steps=1)
+    with pytest.raises(ChallengerError, match=r"evaluation set.*Label 9 is outside the model's 3 classes"):
+        run.train()
+    assert run.state.global_step == 0
+
+
+class Computed(torch.utils.data.Dataset[dict[str, Any]]):
+    """Rows whose labels are not known before they are asked for."""
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return {**tiny_rows(12)[i], "labels": 9 if i == 7 else 0}
+
+
+def test_a_bad_label_that_only_evaluation_meets_is_named(trainer: Make) -> None:
+    with pytest.raises(ChallengerError, match="In evaluation: Label 9 is outside the model's 3 classes"):
+        trainer().evaluate(Computed())
+
+
+def test_another_index_error_in_evaluation_is_not_taken_for_a_label(trainer: Make) -> None:
+    rows = [{"input_ids": [2, 99, 3], "attention_mask": [1, 1, 1], "labels": 0}]
+    with pytest.raises(IndexError, match="index out of range in self"):
+        trainer().evaluate(rows)
+
+
+def test_a_model_that_needs_no_labels_is_not_told_of_several(config: Make) -> None:
+    class Both(nn.Module):
+        """A contrastive model, as CLIP: it makes its own labels."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor, y: Tensor, return_loss: bool = True) -> Any:
+            logits = self.first(x) @ self.second(y).T
+            return {"loss": nn.functional.cross_entropy(logits, torch.arange(len(x))), "logits": logits}
+
+    rows = [{"x": torch.randn(4), "y": torch.randn(4)} for _ in range(8)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ChallengerWarning)
+        assert "eval_loss" in ChallengerTrainer(Both(), config()).evaluate(rows)
 
 
 def test_good_evaluation_labels_are_let_pass(trainer: Make) -> None:

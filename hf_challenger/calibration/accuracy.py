@@ -78,6 +78,8 @@ def expected_accuracy(
         probed = [torch.cat([gather(row[kind]).double().cpu() for row in found])[:rows] for kind in kinds]
     known = labels != IGNORED
     labels = labels[known]
+    if (labels < 0).any():
+        raise ChallengerError(f"Label {labels[labels < 0][0]} is below 0. Map your labels to 0, 1, 2, ….")
     # The only row of its class cannot be predicted from the others.
     counted = labels.bincount()[labels] > 1 if len(labels) else labels.bool()
     if not counted.any():

@@ -164,7 +164,7 @@ class CalibrationMetrics:
         return [_at(batch, position) for batch in predictions]
 
     def _scores(self, logits: Any, labels: Any) -> dict[str, float]:
-        if isinstance(labels, (tuple, list)) and not self._warned:
+        if isinstance(labels, (tuple, list)) and labels and not self._warned:  # none of a model that needs none
             self._warned = True
             warnings.warn(
                 f"The rows have {len(labels)} labels each, so that accuracy, ece, nll and brier are not reported: they are for one"

@@ -135,6 +135,13 @@ def test_rows_that_are_alone_in_their_class_are_not_counted() -> None:
         expected_accuracy(model, [batch])
 
 
+def test_labels_below_zero_are_named() -> None:
+    batch = batches(24, 24)[0]
+    batch["labels"][3] = -1
+    with pytest.raises(ChallengerError, match="Label -1 is below 0"):
+        expected_accuracy(tiny_bert(), [batch])
+
+
 def test_padding_is_left_out_without_an_attention_mask() -> None:
     rows = [{k: v for k, v in batch.items() if k != "attention_mask"} for batch in batches()]
     assert 0 < expected_accuracy(tiny_bert(pad_token_id=0), rows) <= 1
