@@ -226,13 +226,19 @@ def profile(case: str, args: argparse.Namespace) -> dict[str, float]:
     from hf_challenger.attribution import lrp
     from hf_challenger.challenge import Challenger, CueMemory
 
+    def settle() -> None:  # a GPU's work counts where it was asked for
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
     def labelled(owner: Any, name: str, label: str) -> None:
         original = getattr(owner, name)
 
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
             with record_function(label):
-                return original(*args, **kwargs)
+                found = original(*args, **kwargs)
+                settle()
+                return found
 
         setattr(owner, name, call)
 
@@ -247,7 +253,9 @@ def profile(case: str, args: argparse.Namespace) -> dict[str, float]:
     @functools.wraps(forward)  # the signature tells whether a model takes an attention mask
     def of_the_model(self: Any, *args: Any, **kwargs: Any) -> Any:
         with record_function("training forward" if self.training else "attribution's forward"):
-            return forward(self, *args, **kwargs)
+            found = forward(self, *args, **kwargs)
+            settle()
+            return found
 
     type(model).forward = of_the_model
     steps["ChallengerTrainer"]()
@@ -268,9 +276,21 @@ def profile(case: str, args: argparse.Namespace) -> dict[str, float]:
     return {part: value / spent["step"] for part, value in parts.items()}
 
 
+def read(path: Path) -> dict[str, Any]:
+    """The results, and those of the device check beside them."""
+    report: dict[str, Any] = json.loads(path.read_text())
+    check = path.with_name("device_check.json")
+    parts = json.loads(check.read_text())["parts"] if check.is_file() else {}
+    for part in (part for name, part in parts.items() if name.startswith("step_cost") and "error" not in part):
+        report["results"] += part["results"]
+        report["peak_memory_mib"] |= part["peak_memory_mib"]
+        report["profile"] |= part["profile"]
+    return report
+
+
 def table(path: Path = RESULTS) -> str:
     """Ratios of time and memory, one line a case."""
-    report = json.loads(path.read_text())
+    report = read(path)
     ways = list(WAYS)[1:]
     lines = ["| model, rows × length | device | Trainer, s | " + " | ".join(ways) + " | memory, ChallengerTrainer |"]
     lines.append("|" + "---|" * (len(ways) + 4))
@@ -287,7 +307,7 @@ def table(path: Path = RESULTS) -> str:
 
 
 def profile_table(path: Path = RESULTS) -> str:
-    report = json.loads(path.read_text())["profile"]
+    report = read(path)["profile"]
     if not report:
         return "No results yet."
     lines = ["| part of steps, memory not settled | " + " | ".join(report) + " |", "|" + "---|" * (len(report) + 1)]
