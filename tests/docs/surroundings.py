@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,10 +32,23 @@ def encoder(folder: Path) -> None:
     tiny_tokenizer().save_pretrained(place)
 
 
+@contextmanager
+def packaged(folder: Path) -> Iterator[None]:
+    """The tiny encoder in place of the packaged one."""
+    encoder(folder)
+    real = command_line.packaged_encoder
+    command_line.packaged_encoder = lambda: str(folder / "sentence-transformers" / "all-MiniLM-L6-v2")
+    try:
+        yield
+    finally:
+        command_line.packaged_encoder = real
+
+
 def quick_start(folder: Path) -> None:
     """What the quick start saves: two classifiers and two files."""
     for name in ("plain", "challenger"):
-        tiny_bert().save_pretrained(folder / "outputs" / "quickstart" / name)
+        model = tiny_bert(id2label={0: "freeze", 1: "refund", 2: "pay"})
+        model.save_pretrained(folder / "outputs" / "quickstart" / name)
         tiny_tokenizer().save_pretrained(folder / "outputs" / "quickstart" / name)
     csv_files(folder / "outputs" / "quickstart", {"train.csv": 48, "validation.csv": 30})
 
@@ -63,18 +77,13 @@ def readme(folder: Path) -> Names:
 
 
 def quickstart(folder: Path) -> Names:
-    encoder(folder)
     quick_start(folder)
     csv_files(folder)
     (folder / "tickets.csv").write_text((folder / "train.csv").read_text())
     (folder / "new.csv").write_text("text\nw1 w2\n")
     names: dict[str, Any] = {}
-    packaged = command_line.packaged_encoder
-    command_line.packaged_encoder = lambda: str(folder / "sentence-transformers" / "all-MiniLM-L6-v2")
-    try:
+    with packaged(folder):
         yield names
-    finally:
-        command_line.packaged_encoder = packaged
     assert (folder / "answers.csv").read_text().startswith("text,label,confidence\nw1 w2,")
     assert names["trainer"].model.config.id2label == {0: "freeze", 1: "refund"}
     assert (folder / "my-model" / "model.safetensors").is_file()
@@ -82,10 +91,10 @@ def quickstart(folder: Path) -> Names:
 
 
 def leaks(folder: Path) -> Names:
-    encoder(folder)
     quick_start(folder)
     names: dict[str, Any] = {}
-    yield names
+    with packaged(folder):
+        yield names
     assert names["trainer"].model.config.id2label == {0: "freeze", 1: "refund"}
     assert (folder / "without-cues" / "cues.json").is_file()
     assert names["args"].challenge_hide == names["leaks"]
@@ -157,9 +166,9 @@ def hub(folder: Path) -> Names:
 
 
 def calibration(folder: Path) -> Names:
-    encoder(folder)
     names: dict[str, Any] = {}
-    yield names
+    with packaged(folder):
+        yield names
     assert names["trainer"].state.log_history[-1]["calibration_temperature"] > 0
     assert (folder / "reliability.png").stat().st_size > 1000
 
