@@ -8,7 +8,7 @@ thread on a CPU is timed by the processor's clock, which other jobs do not move.
 
     python benchmarks/step_cost.py                   # the cases of the device; writes results/step_cost.json, page and picture
     python benchmarks/step_cost.py --device cuda     # bf16, the larger cases
-    python benchmarks/step_cost.py --profile         # the same, and where the time of a stretch goes
+    python benchmarks/step_cost.py --profile         # the same, and where the time goes; half an hour on an idle core
 """
 
 from __future__ import annotations
@@ -98,13 +98,13 @@ def step_numbers(seed: int, share: float) -> Iterator[int]:
     from hf_challenger.challenge.challenger import STEPS
     from hf_challenger.keyed_random import keyed_uniform
 
-    attributes, others = (
-        (n for n in itertools.count() if (float(keyed_uniform(seed, STEPS, n)) < share) == wanted)
-        for wanted in (True, False)
-    )
+    def numbers(attributes: bool) -> Iterator[int]:
+        return (n for n in itertools.count() if (float(keyed_uniform(seed, STEPS, n)) < share) == attributes)
+
+    attributing, others = numbers(True), numbers(False)
     every = round(1 / share)
     for n in itertools.count(1):
-        yield next(others if n % every else attributes)
+        yield next(others if n % every else attributing)
 
 
 def trainers(case: str, ways: list[str], args: argparse.Namespace) -> tuple[dict[str, Callable[[], None]], Any]:
@@ -345,7 +345,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", help="MODEL-ROWSxLENGTH; not set: those of the device")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), help="the first is Trainer")
-    parser.add_argument("--steps", type=int, default=24, help="of a stretch")
+    parser.add_argument("--steps", type=int, default=12, help="of a stretch, a multiple of 12")
     parser.add_argument("--repeats", type=int, default=3, help="stretches")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
