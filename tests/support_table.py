@@ -67,7 +67,7 @@ TABLE: dict[str, list[Row]] = {
         Row("Relevance is summed in float32", SAVERS, "test_relevance_under_autocast_is_summed_in_float32"),
         Row("bf16 weights", SAVERS, "test_bf16_weights"),
         Row("Gradient checkpointing, reentrant or not", SAVERS, "test_gradient_checkpointing_changes_no_gradient"),
-        Row("`torch_compile=True`", SAVERS, "test_torch_compile", note="tested with the `eager` backend"),
+        Row("`torch_compile=True`", SAVERS, "test_torch_compile", note="backends `eager` and `inductor`, on the CPU"),
         Row("`auto_find_batch_size`", SAVERS, "test_auto_find_batch_size_starts_afresh"),
         Row("`torch_empty_cache_steps`", SAVERS, "test_torch_empty_cache_steps"),
         Row("NEFTune", SAVERS, "test_neftune_noises_training_and_not_relevance"),
@@ -136,8 +136,7 @@ Made by `python tests/support_table.py` from the tests that it names: *works* me
 Never run on a GPU: anything. `python benchmarks/device_check.py` runs in eight minutes what needs one: step costs, bf16, fp16, FSDP2
 through Trainer, the tests marked `gpu`, and training with a planted cue. Its small form was run on the CPU.
 
-Not run at all, for want of the hardware or the package: DeepSpeed ZeRO-1 and ZeRO-2, tensor parallelism, TPUs, CUDA graphs, and
-`torch.compile` with inductor.
+Not run at all, for want of the hardware or the package: DeepSpeed ZeRO-1 and ZeRO-2, tensor parallelism, TPUs, and CUDA graphs.
 
 The loss is the model's own, or that of `compute_loss_func`, on the challenged batch.
 

@@ -38,7 +38,9 @@ def test_the_small_form_runs_every_part_and_goes_on_where_it_stopped(tmp_path: P
     report = json.loads(output.read_text())
     assert report["device"] == "cpu"
     parts = report["parts"]
-    assert {"ChallengerTrainer", "random hiding", "row-level LRP"} < {r["way"] for r in parts["step_cost"]["results"]}
+    assert {"ChallengerTrainer", "random hiding", "row-level LRP"} < {
+        r["way"] for r in parts["step_cost tiny-8x16"]["results"]
+    }
     assert parts["bf16"]["losses"][-1] < parts["bf16"]["losses"][0]
     assert len(parts["cue_cell"]["runs"]) == 4
     assert "skipped" in parts["fp16"]
