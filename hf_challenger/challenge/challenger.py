@@ -29,10 +29,11 @@ from ..logits import logits_of
 from ..losses import IGNORED, check_labels
 from ..value_checks import DeferredChecks, on_host
 from .confidence import ConfidenceGate, NoRowPasses
-from .cues import CueMemory, most_relevant, row_keys
+from .cues import CueMemory, most_relevant, row_keys, shares_of
 from .named_cues import NamedCues
 from .options import ChallengeOptions
-from .perturbation import perturbation_for
+from .perturbation import PERTURBATIONS, perturbation_for
+from .places import PlaceMemory, cropped, padded
 from .selection import SELECTIONS, choose_rows
 
 # Streams of random numbers: which rows are challenged, which of their units are hidden, what is put there, which steps are
@@ -97,7 +98,7 @@ class Challenger:
         processing_class: Any = None,
         seed: int = 0,
         gather: Gather | None = None,
-        memory: CueMemory | None = None,
+        memory: CueMemory | PlaceMemory | None = None,
     ) -> None:
         self.model, self.seed, self.gather = model, seed, gather
         self.options = ChallengeOptions.of(options)
@@ -108,10 +109,18 @@ class Challenger:
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
         self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
         self.leaks = NamedCues(self.units, self.options.challenge_hide, "challenge_hide")
-        self.memory = memory or CueMemory(self.options.threshold_for(self.units), getattr(self.units, "levels", 1))
+        self.places = hasattr(self.units, "contents")  # a cue is a place, and not what stands anywhere
+        self.memory = memory or self._memory()
+        if self.places and self.options.challenge_selection == "cues" and self.options.challenge_perturbation == "auto":
+            # What fills a place must tell the class no better than chance, and look like what stands there in other rows.
+            self.perturb = PERTURBATIONS["swap"]
         self.checks = DeferredChecks()
         self._observed: list[tuple[Tensor, ...]] = []
         self._step = -1
+
+    def _memory(self) -> CueMemory | PlaceMemory:
+        threshold, levels = self.options.threshold_for(self.units), getattr(self.units, "levels", 1)
+        return PlaceMemory(threshold, self.units.telling, levels) if self.places else CueMemory(threshold, levels)
 
     @property
     def cues(self) -> list[Any]:
@@ -202,7 +211,12 @@ class Challenger:
             told = finite & (classes >= 0) if sure is None else finite & (classes >= 0) & sure
             values = None if self.units.is_sequence_of_tokens else inputs[self.units.key]
             keys = row_keys(identities, maskable, values)
-            self._observed.append((classes.where(told, -1), keys, *most_relevant(relevance, maskable, identities)))
+            if self.places:
+                contents = self.units.contents(inputs).flatten(1, len(grid)).masked_fill(~maskable.unsqueeze(-1), torch.nan)
+                seen = padded(contents, torch.nan), padded(shares_of(relevance, maskable), 0.0)
+            else:
+                seen = most_relevant(relevance, maskable, identities)
+            self._observed.append((classes.where(told, -1), keys, *seen))
         return self.memory.drop_mask(identities, maskable, classes, chosen), not_finite
 
     def _row_mask(
