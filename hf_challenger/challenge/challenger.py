@@ -33,7 +33,7 @@ from .cues import CueMemory, most_relevant, row_keys, shares_of
 from .named_cues import NamedCues
 from .options import ChallengeOptions
 from .perturbation import PERTURBATIONS, perturbation_for
-from .places import PlaceMemory, cropped, padded
+from .places import TELLING, PlaceMemory, padded
 from .selection import SELECTIONS, choose_rows
 
 # Streams of random numbers: which rows are challenged, which of their units are hidden, what is put there, which steps are
@@ -109,9 +109,9 @@ class Challenger:
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
         self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
         self.leaks = NamedCues(self.units, self.options.challenge_hide, "challenge_hide")
-        self.places = hasattr(self.units, "contents")  # a cue is a place, and not what stands anywhere
+        self.contents = getattr(self.units, "contents", None)  # of places; None: a unit is the same wherever it stands
         self.memory = memory or self._memory()
-        if self.places and self.options.challenge_selection == "cues" and self.options.challenge_perturbation == "auto":
+        if self.contents and self.options.challenge_selection == "cues" and self.options.challenge_perturbation == "auto":
             # What fills a place must tell the class no better than chance, and look like what stands there in other rows.
             self.perturb = PERTURBATIONS["swap"]
         self.checks = DeferredChecks()
@@ -120,7 +120,9 @@ class Challenger:
 
     def _memory(self) -> CueMemory | PlaceMemory:
         threshold, levels = self.options.threshold_for(self.units), getattr(self.units, "levels", 1)
-        return PlaceMemory(threshold, self.units.telling, levels) if self.places else CueMemory(threshold, levels)
+        if self.contents:
+            return PlaceMemory(threshold, getattr(self.units, "telling", TELLING), levels)
+        return CueMemory(threshold, levels)
 
     @property
     def cues(self) -> list[Any]:
@@ -211,8 +213,8 @@ class Challenger:
             told = finite & (classes >= 0) if sure is None else finite & (classes >= 0) & sure
             values = None if self.units.is_sequence_of_tokens else inputs[self.units.key]
             keys = row_keys(identities, maskable, values)
-            if self.places:
-                contents = self.units.contents(inputs).flatten(1, len(grid)).masked_fill(~maskable.unsqueeze(-1), torch.nan)
+            if self.contents:
+                contents = self.contents(inputs).flatten(1, len(grid)).masked_fill(~maskable.unsqueeze(-1), torch.nan)
                 seen = padded(contents, torch.nan), padded(shares_of(relevance, maskable), 0.0)
             else:
                 seen = most_relevant(relevance, maskable, identities)

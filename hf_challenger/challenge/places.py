@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .cues import FEWEST_ROWS, RISE, ROWS, Cue
 
+TELLING = 0.95  # adjusted R² from which a place tells the class, where the adapter does not say
 NUMBERS = 2**23  # that the remembered rows hold together, about: 32 MiB
 WIDTH = 256  # places: rows of a step are padded to a multiple of it, so that all processes bring equal widths
 
@@ -24,14 +25,14 @@ WIDTH = 256  # places: rows of a step are padded to a multiple of it, so that al
 def telling(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
     """How well the content of each place tells the class: adjusted R² of the class means, the best of its channels.
 
-    Adjusted for the number of classes, it is 0 on average where content and class have nothing to do with each other.
+    Adjusted for the number of classes: chance alone gives about 0, however many classes there are. What is negative counts as 0.
 
     Args:
         count, total, squares: ``(classes, places, channels)`` of each class's rows: how many have something there, and the sums
             of the contents and of their squares.
 
     Returns:
-        ``(places,)``, at most 1; 0 where nothing can be told: one class, too few rows, or the same content in all rows.
+        ``(places,)`` in [0, 1]; 0 where nothing can be told: one class, too few rows, or the same content in all rows.
     """
     rows = count.sum(0)
     classes = (count > 0).sum(0)
