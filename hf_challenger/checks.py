@@ -17,6 +17,7 @@ from transformers import TrainingArguments
 from .errors import ChallengerError, NotChallengeable
 from .inputs.series import OBSERVED_KEYS
 from .losses import IGNORED, check_labels, outside, problem_type_of
+from .peft_base import without_peft
 from .value_checks import Expect, at_once
 
 Found = TypeVar("Found")
@@ -72,9 +73,7 @@ def on_all_processes(
 
 def refuse_other_tasks(model: nn.Module) -> None:
     """Raise :class:`NotChallengeable` for transformers' models that give no single answer for the whole input."""
-    base: Any = model
-    if hasattr(base, "get_base_model"):  # PEFT
-        base = base.get_base_model()
+    base = without_peft(model)
     name = type(base).__name__
     if not type(base).__module__.startswith("transformers.models."):  # a head of the user's own is told by its labels
         return
@@ -274,9 +273,7 @@ def harmless_ids(inputs: dict[str, Any], model: nn.Module) -> dict[str, Any]:
 
 def _outputs(model: nn.Module) -> tuple[str | None, int] | None:
     """``(problem_type, number of outputs)`` by the config. A head of the user's own may not follow its config: None."""
-    base: Any = model
-    if hasattr(base, "get_base_model"):  # PEFT
-        base = base.get_base_model()
+    base = without_peft(model)
     config: Any = getattr(base, "config", None)
     if not type(base).__module__.startswith("transformers.") or config is None or not hasattr(base, "num_labels"):
         return None

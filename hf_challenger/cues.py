@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .command_line import check_model_folder, check_output_file, check_text_classifier, run_command
+from .command_line import check_output_file, run_command
 from .data.tables import Texts, find_column, find_text_column, labelled_texts, read_table
 from .errors import ChallengerError
+from .model_folder import FLOATS, TEXTS, check_classifier
 
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".bmp")
 
@@ -52,7 +53,7 @@ def _run(args: argparse.Namespace) -> None:
         raise ChallengerError(f"{args.file} has no columns: leave --text_column, --text_pair_column and --label_column out.")
     texts, notes = (None, []) if arrays else _texts(args)
     floats = texts is None or all(text.lower().endswith(IMAGE_FILES) for text in texts.texts)
-    (check_model_folder if floats else check_text_classifier)(args.model)
+    check_classifier(args.model, FLOATS if floats else TEXTS)
     for flag in ("json", "html", "png"):
         if getattr(args, flag):
             check_output_file(f"--{flag}", getattr(args, flag), args.file)
@@ -62,10 +63,10 @@ def _run(args: argparse.Namespace) -> None:
     if floats or texts is None:
         report = _report_on_floats(args, texts)
     else:
-        from .explain.loading import load
         from .report.cue_report import cue_report
+        from .saved_model import load_text_classifier
 
-        model, tokenizer = load(args.model)
+        model, tokenizer = load_text_classifier(args.model)
         labels = texts.labels if any(texts.labels) else None
         report = cue_report(model, texts.texts, tokenizer, labels, pairs=texts.pairs, rows=args.rows, top=args.top)
     print(report)
@@ -87,8 +88,9 @@ def _report_on_floats(args: argparse.Namespace, table: Texts | None) -> Any:
     """Images that a table names, or those of a folder, or the arrays of an npz file."""
     from .data.arrays import load_part, npz_in
     from .data.images import files_by_class
+    from .float_rows import FloatRows
     from .report.cue_report import cue_report
-    from .saved_model import FloatRows, load_classifier
+    from .saved_model import load_float_classifier
 
     data: Any
     lengths, path = None, Path(args.file)
@@ -105,7 +107,7 @@ def _report_on_floats(args: argparse.Namespace, table: Texts | None) -> Any:
     if table is None:
         of = "the model's predictions" if names is None else "as given"
         print(f"Classes: {of}. Rows: {min(args.rows, len(data))} of {len(data)}.", file=sys.stderr, flush=True)
-    model, processor = load_classifier(args.model)
+    model, processor = load_float_classifier(args.model)
     rows: Any = FloatRows(model, processor, data, names, lengths)
     try:
         return cue_report(model, rows, rows=args.rows, top=args.top)

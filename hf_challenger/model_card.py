@@ -23,8 +23,10 @@ from .counts import Counts
 from .errors import ChallengerError
 from .inputs import BY_INPUT
 from .inputs.main_input import main_input_of
+from .peft_base import without_peft
 from .report.base_model import base_and_licence
 from .report.card_text import (
+    acted,
     calibration_text,
     cue_report_text,
     cues_table,
@@ -41,6 +43,8 @@ TEMPLATE = Path(__file__).with_name("model_card_template.md")
 PICTURES = "pictures"  # folder beside README.md
 SHOWN_BY_MARKDOWN = (".png", ".jpg", ".jpeg", ".svg", ".webp", ".gif")
 PACKAGES = ("transformers", "torch", "accelerate", "captum", "datasets", "tokenizers")
+
+ORDINARY = "The saved model is an ordinary transformers model: loading it takes no `hf_challenger`."
 
 # evaluate() logs these beside the metrics.
 SPEED = ("runtime", "samples_per_second", "steps_per_second", "jit_compilation_time", "model_preparation_time")
@@ -77,6 +81,7 @@ class Card:
         measured_before: splits whose results are those of the model without the temperature.
         cues: what the model was found to lean on.
         cue_report: what it does without them, if that was measured.
+        loading: one sentence on what loading the saved model takes.
     """
 
     summary: TrainingSummary
@@ -96,6 +101,7 @@ class Card:
     measured_before: list[str] = field(default_factory=list)
     cues: list[Cue] = field(default_factory=list)
     cue_report: CueReport | None = None
+    loading: str = ORDINARY
 
     def render(self) -> ModelCard:
         """The card, with its metadata."""
@@ -106,9 +112,9 @@ class Card:
             origin=self._origin(),
             by_cues=self.options.challenge_selection == "cues",
             hides=not self.why_not,
-            uses_lrp=not self.why_not
-            and self.options.challenge_attribution == "lrp"
-            and self.options.challenge_selection != "random",
+            has_hidden=self.counts.challenged + self.counts.leaked > 0,
+            loading=self.loading,
+            uses_lrp=not self.why_not and "challenge_composite" in acted(self.options),
             hidden=self.why_not or what_was_hidden(self.options, self.units, self.counts, self.cues),
             cues_table=cues_table(self.cues),
             cue_report=cue_report_text(self.cue_report) if self.cue_report is not None else "",
@@ -234,6 +240,7 @@ def write_model_card(trainer: Trainer, told: dict[str, Any]) -> Path:
         measured_before=[split for split in results if split in before],
         cues=getattr(trainer, "cues", []),
         cue_report=getattr(trainer, "_cue_report", None),
+        loading=loading_of(without_peft(trainer.model)),
     )
     folder.mkdir(parents=True, exist_ok=True)
     rendered = card.render()
@@ -359,14 +366,22 @@ def _place(folder: Path, picture: Any, stem: str, argument: str) -> str:
     return place.relative_to(folder).as_posix()
 
 
+def loading_of(model: Any) -> str:
+    """The card's sentence on loading."""
+    kind = type(model)
+    if kind.__module__.startswith("transformers."):
+        return ORDINARY
+    return f"Its class is `{kind.__name__}` of `{kind.__module__}`, and loading it takes that module."
+
+
 def _task_of(model: Any) -> str | None:
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model  # PEFT wraps it
+    bare = without_peft(model)
     tasks: Mapping[str, Any] = TASK_MAPPING
     return next((task for task, classes in tasks.items() if type(bare).__name__ in classes.values()), None)
 
 
 def _units_name(model: Any, options: ChallengeOptions) -> str:
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    bare = without_peft(model)
     name = options.challenge_units
     name = BY_INPUT.get(main_input_of(bare), "units") if name == "auto" else name
     return "series" if name.startswith("series") else name

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from .classes import check_single_label
-from .command_line import check_output_file, check_text_classifier, run_command
+from .command_line import check_output_file, run_command
 from .data.tables import Table, find_column, find_text_column, read_table
 from .errors import ChallengerError
+from .model_folder import TEXTS, check_classifier
 
 # torch and transformers are imported where they are used: mistakes in arguments and files are told before that.
 
@@ -75,13 +76,13 @@ def _run(args: argparse.Namespace) -> None:
     table = read_table(args.file, args.delimiter, args.encoding)
     pair = find_column(table, args.text_pair_column, "--text_pair_column") if args.text_pair_column else None
     text = find_text_column(table, args.text_column, others=(pair, "label"))
-    check_text_classifier(args.model)
+    check_classifier(args.model, TEXTS)
     check_output_file("--output", args.output, args.file)
     print("\n".join([*table.notes, f"Text: column {text!r}{f' and {pair!r}' if pair else ''}."]), flush=True)
 
-    from .explain.loading import load
+    from .saved_model import load_text_classifier
 
-    model, tokenizer = load(args.model)
+    model, tokenizer = load_text_classifier(args.model)
     filled = [i for i, row in enumerate(table.rows) if row[text].strip()]
     if len(filled) < len(table.rows):
         print(f"{len(table.rows) - len(filled)} texts are empty; they get no label.")

@@ -1,119 +1,137 @@
-"""Saved classifiers of images and series, and the rows that they take; those of texts are loaded by ``explain.load``."""
+"""Saved classifiers of texts, images and series, with checks that they are trained."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
+import transformers
+from safetensors import SafetensorError, safe_open
 from torch import nn
-from torch.utils.data import Dataset
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedConfig,
+)
 
-from .classes import class_indices
-from .data.images import channels_first, read_image
+from . import small_models
 from .errors import ChallengerError
-from .inputs import Patches, units_for
+from .model_folder import FLOATS, TEXTS, check_classifier, check_task, json_of
+
+HEAD = re.compile(r"\b(classifier|score|classification_head|head)\b.*\bweight$")
 
 
-def load_classifier(name: str) -> tuple[nn.Module, Any]:
+def load_text_classifier(name: str) -> tuple[nn.Module, Any]:
+    """A classifier of texts and its tokenizer.
+
+    Args:
+        name: a folder, also of a PEFT adapter, or a name on the Hub.
+
+    Raises:
+        ChallengerError: a model of another task, one without a trained head, or an empty tokenizer.
+    """
+    check_classifier(name, TEXTS)
+    with _loading(name):
+        model = _load(AutoModelForSequenceClassification, name, TEXTS)
+        tokenizer = AutoTokenizer.from_pretrained(name)
+    # Where the files are missing, transformers makes a tokenizer of special tokens only: every word would be unknown to it.
+    if len(tokenizer) <= len(tokenizer.all_special_ids) < (getattr(model.config, "vocab_size", None) or 0):
+        raise ChallengerError(
+            f"{name!r} holds no tokenizer, or an empty one of {len(tokenizer)} special tokens. Save it into the folder"
+            " (tokenizer.save_pretrained), or train with processing_class=tokenizer, which saves it with the model."
+        )
+    return model, tokenizer
+
+
+def load_float_classifier(name: str) -> tuple[nn.Module, Any]:
     """A classifier of images or series, of transformers or of :mod:`.small_models`, and its image processor or None.
 
     Args:
         name: a folder, also of a PEFT adapter, or a name on the Hub.
 
     Raises:
-        ChallengerError: a model of another task, or one without trained weights for its head.
+        ChallengerError: a model of another task, or one without a trained head.
     """
-    import transformers
-    from transformers import AutoImageProcessor, PreTrainedConfig
+    check_classifier(name, FLOATS)
+    base = (json_of(name, "adapter_config.json") or {}).get("base_model_name_or_path") or name
+    with _loading(name):
+        architecture = (PreTrainedConfig.get_config_dict(base)[0].get("architectures") or [""])[0]
+        kind: Any = AutoModelForImageClassification
+        if "Classification" in architecture or base == name:
+            check_task(name, architecture, FLOATS)
+            kind = getattr(small_models, architecture, None) or getattr(transformers, architecture, kind)
+        model = _load(kind, name, FLOATS)
+        places = [place for place in (name, base) if (Path(place) / "preprocessor_config.json").is_file()]
+        on_hub = not Path(base).is_dir() and model.main_input_name == "pixel_values"
+        processor = AutoImageProcessor.from_pretrained(places[0] if places else base) if places or on_hub else None
+    return model, processor
 
-    from . import small_models
 
-    folder, base = Path(name), name
-    adapter = folder / "adapter_config.json"
-    if adapter.is_file() and not (folder / "config.json").is_file():
-        base = json.loads(adapter.read_text(encoding="utf-8"))["base_model_name_or_path"]
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """What transformers, safetensors and PEFT raise becomes one sentence with the way out."""
     try:
-        architecture = (PreTrainedConfig.get_config_dict(base)[0].get("architectures") or ["an unknown class"])[0]
-        kind = getattr(small_models, architecture, None) or getattr(transformers, architecture, None)
-        if kind is None or "Classification" not in architecture or "TokenClassification" in architecture:
-            raise ChallengerError(f"{name!r} holds {architecture}; a classifier with one label a row is expected.")
-        model, info = kind.from_pretrained(base, output_loading_info=True)
-        if base != name:
-            from peft import PeftModel
-
-            model = PeftModel.from_pretrained(model, name).eval()
-        has_processor = any((Path(place) / "preprocessor_config.json").is_file() for place in (name, base))
-        processor = AutoImageProcessor.from_pretrained(base) if has_processor or not Path(base).is_dir() else None
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ChallengerError(f"No classifier could be loaded from {name!r} ({reason}).") from error
-    if info["missing_keys"] and base == name:
-        missing = ", ".join(sorted(info["missing_keys"])[:3])
-        raise ChallengerError(f"{name!r} lacks trained weights (missing: {missing}). Fine-tune it first.")
-    return model.eval(), processor
+        yield
+    except ChallengerError:
+        raise
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        if not Path(name).is_dir():
+            raise ChallengerError(
+                f"There is no folder {name!r}, and no model of that name could be loaded from the Hub ({reason}). Give the"
+                " folder that trainer.save_model() wrote, or a model's name on the Hub."
+            ) from error
+        base = (json_of(name, "adapter_config.json") or {}).get("base_model_name_or_path")
+        of = "" if base is None else f", a PEFT adapter of {base!r},"
+        raise ChallengerError(
+            f"The model in {name!r}{of} could not be loaded ({reason}). Give a folder as trainer.save_model() writes it, with"
+            " all of its files."
+        ) from error
 
 
-class FloatRows(Dataset[dict[str, Any]]):
-    """Images or series as a model takes them; files are read when a row is asked for.
-
-    Args:
-        model: tells the input's name, and the size and number of channels of its images.
-        processor: an image processor; None: images in [0, 1], scaled to the model's size where it has one.
-        data: paths of images, or one array: uint8 or floats for images, floats for series.
-        labels: names of the model's classes, or indices; None: none.
-        lengths: of series, before padding.
+def _load(kind: Any, name: str, reads: tuple[str, ...]) -> Any:
+    """The model, in evaluation mode.
 
     Raises:
-        ChallengerError: data of another kind than the model takes.
+        ChallengerError: where it is of another task, or lacks trained weights.
     """
+    adapter = json_of(name, "adapter_config.json")
+    if adapter is None:
+        model, info = kind.from_pretrained(name, output_loading_info=True)
+        missing = sorted(info["missing_keys"])
+        check_task(name, (getattr(model.config, "architectures", None) or [""])[0], reads)
+    else:  # its base model may be of any task
+        classes, saved = _adapter_head(name)
+        model, info = kind.from_pretrained(adapter["base_model_name_or_path"], output_loading_info=True, **classes)
+        missing = sorted(key for key in info["missing_keys"] if not any(part in saved for part in key.split(".")))
+        model.load_adapter(name)
+    if missing:
+        raise ChallengerError(
+            f"{name!r} holds no trained classification head (missing: {', '.join(missing[:3])}), so its answers would be random."
+            " Fine-tune it first."
+        )
+    return model.eval()
 
-    def __init__(
-        self,
-        model: nn.Module,
-        processor: Any,
-        data: Sequence[Path] | np.ndarray,
-        labels: Sequence[str] | None,
-        lengths: np.ndarray | None = None,
-    ) -> None:
-        base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-        units = units_for(base)
-        self.model, self.key, self.processor, self.is_image = base, units.key, processor, isinstance(units, Patches)
-        if units.is_sequence_of_tokens:
-            raise ChallengerError("The model takes texts. Give a csv or json file with a column of texts.")
-        if not self.is_image and not isinstance(data, np.ndarray):
-            raise ChallengerError(f"The model takes {self.key!r}, not images. Give its own kind of data, as an npz file.")
-        self.data, self.lengths = data, lengths
-        self.labels = None if labels is None else class_indices(labels, model)
-        if isinstance(data, np.ndarray) and self.is_image and processor is None:
-            self.data = channels_first(data, "the images")
-        elif isinstance(data, np.ndarray) and not self.is_image and data.ndim not in (2, 3):
-            raise ChallengerError(f"The series have shape {data.shape}; (rows, time, channels) is expected.")
 
-    def __len__(self) -> int:
-        return len(self.data)
+def _adapter_head(name: str) -> tuple[dict[str, Any], set[str]]:
+    """The classes of a PEFT folder, whose base model's config does not know them, and the heads that it holds.
 
-    def __getitem__(self, i: Any) -> dict[str, Any]:
-        row: dict[str, Any] = {self.key: self._input(self.data[i])}
-        if self.labels is not None:
-            row["label"] = self.labels[i]
-        if self.lengths is not None:
-            steps = torch.arange(len(row[self.key])) < int(self.lengths[i])
-            row["past_observed_mask"] = steps.unsqueeze(-1).expand_as(row[self.key]).contiguous()
-        return row
-
-    def _input(self, one: Any) -> torch.Tensor:
-        if isinstance(one, Path):
-            config: Any = self.model.config
-            size, grey = getattr(config, "image_size", None), getattr(config, "num_channels", 3) == 1
-            if self.processor is None:
-                height, width = size if isinstance(size, (list, tuple)) else (size, size)
-                one = channels_first(read_image(one, grey, height and (width, height))[None], str(one))[0]
-            else:
-                one = read_image(one)
-        if self.is_image and self.processor is not None:
-            return self.processor(one, return_tensors="pt")["pixel_values"][0]
-        return torch.as_tensor(one, dtype=torch.float32)
+    There are as many classes as the saved head has outputs. Their names come from a config.json beside the adapter, if there is
+    one. Nothing where it saves no head.
+    """
+    with safe_open(Path(name) / "adapter_model.safetensors", "pt") as file:
+        shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+    heads = {key: found[1] for key in shapes if (found := HEAD.search(key)) and ".lora_" not in key}
+    outputs = [key for key in heads if "dense" not in key]
+    if not outputs:
+        return {}, set()
+    classes: dict[str, Any] = {"num_labels": shapes[outputs[-1]][0], "ignore_mismatched_sizes": True}  # of the base's head
+    names = {int(i): label for i, label in ((json_of(name, "config.json") or {}).get("id2label") or {}).items()}
+    if len(names) == classes["num_labels"]:
+        classes |= {"id2label": names, "label2id": {label: i for i, label in names.items()}}
+    return classes, set(heads.values())

@@ -53,8 +53,16 @@ class _Classifier(PreTrainedModel):
         return SequenceClassifierOutput(loss=None if labels is None else F.cross_entropy(logits, labels), logits=logits)
 
 
+class _SameConv1d(nn.Conv1d):
+    """``padding="same"``, whose warning at even kernels tells that it pads as this does: one step more at the end."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = self.kernel_size[0] - 1
+        return super().forward(F.pad(x, (total // 2, total - total // 2)))
+
+
 def _conv(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
-    return [nn.Conv1d(inputs, outputs, kernel, padding="same"), nn.BatchNorm1d(outputs)]
+    return [_SameConv1d(inputs, outputs, kernel), nn.BatchNorm1d(outputs)]
 
 
 class FCNForTimeSeriesClassification(_Classifier):

@@ -86,6 +86,8 @@ TABLE: dict[str, list[Row]] = {
             "test_a_loss_that_never_calls_ours_is_told_at_the_end_and_on_the_card"),
         Row("Several heads, label columns and auxiliary losses", SWAP,
             "test_several_label_columns_and_heads_are_challenged_and_all_of_them_learn"),
+        Row("A forward of one's own without `output_hidden_states`, and a column that it does not take: calibrated too", SWAP,
+            "test_a_column_for_the_users_loss_does_not_reach_the_attribution"),
         Row("Multi-label and regression heads, row by row (`challenge_selection='sample'`)", SWAP,
             "test_rows_without_a_single_class_are_challenged_row_by_row_where_that_is_asked_for"),
         Row("`label_names`", TRAINER, "test_labels_by_another_name"),

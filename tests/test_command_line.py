@@ -13,7 +13,8 @@ from tiny import tiny_bert
 
 import hf_challenger
 from hf_challenger import ChallengerError
-from hf_challenger.command_line import check_model_folder, check_output_dir, packaged_encoder, parse_flags, training_config
+from hf_challenger.command_line import check_output_dir, packaged_encoder, parse_flags, training_config
+from hf_challenger.model_folder import check_model_folder
 
 ROOT = Path(__file__).parents[1]
 

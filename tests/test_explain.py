@@ -24,6 +24,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForSequenceClassification,
     BertForMaskedLM,
+    BertForPreTraining,
     BertForQuestionAnswering,
     BertForTokenClassification,
     BertModel,
@@ -33,11 +34,12 @@ from transformers.utils.logging import disable_progress_bar, enable_progress_bar
 
 from hf_challenger import LRP, ChallengerError, visualize
 from hf_challenger.colours import AGAINST, FOR
-from hf_challenger.explain import explain, in_terminal, load
+from hf_challenger.explain import explain, in_terminal
 from hf_challenger.explain.command import main
 from hf_challenger.explain.lengths import longest_input
 from hf_challenger.explain.terminal import wants_colours
 from hf_challenger.heatmap_html import html_page
+from hf_challenger.saved_model import load_text_classifier
 
 sys.path.append(str(Path(__file__).parent / "attribution"))
 from families import build
@@ -120,6 +122,23 @@ def test_file_gives_one_text_a_line_and_colours_are_for_terminals(saved, capsys,
     assert "\x1b[38;5;" in in_terminal(explain(tiny_bert(), tiny_tokenizer(), "w1 w2"), colours=True)
 
 
+def test_a_csv_file_gives_its_column_of_texts(saved, capsys, tmp_path):
+    (tmp_path / "texts.csv").write_text("id,text\n1,w1 w2\n2,\n3,w3\n")
+    main([saved, "--file", str(tmp_path / "texts.csv")])
+    printed = capsys.readouterr().out
+    assert printed.count("->") == 2
+    assert printed.startswith("w1 w2\n")
+    (tmp_path / "texts.csv").write_text("text,id\n,1\n")
+    assert "holds no text" in refused([saved, "--file", str(tmp_path / "texts.csv")], capsys)
+
+
+def test_a_long_text_is_not_repeated_whole(saved, capsys):
+    main([saved, "--text", "w1 " * 10_000])
+    first = capsys.readouterr().out.splitlines()[0]
+    assert len(first) == 300
+    assert first.endswith("…")
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -130,7 +149,7 @@ def test_long_work_shows_a_bar_on_a_terminal(shown, saved, tmp_path, monkeypatch
     (tmp_path / "texts.txt").write_text("w1 w2\nw3\nw4 w5\n")
     monkeypatch.setattr("hf_challenger.explain.command.MOMENT", 60.0 if shown == "quick" else 1e-9)
     monkeypatch.setattr(
-        "hf_challenger.explain.loading.load", lambda name: (tiny_bert(), tiny_tokenizer())
+        "hf_challenger.saved_model.load_text_classifier", lambda name: (tiny_bert(), tiny_tokenizer())
     )  # which has a bar, too
     monkeypatch.setattr("hf_challenger.explain.texts.explain", lambda *args, **kw: time.sleep(0.15) or explain(*args, **kw))
     stderr = io.StringIO() if shown == "file" else Terminal()
@@ -189,11 +208,11 @@ def test_a_model_of_another_task_is_refused_before_and_after_it_is_loaded(tmp_pa
     said = refused([str(tmp_path), "--text", "w1"], capsys)
     assert f"is a model of another task ({kind.__name__}); one that classifies whole texts" in said
     with pytest.raises(ChallengerError, match=f"another task .{kind.__name__}"):  # as for a name on the Hub
-        load(str(tmp_path))
+        load_text_classifier(str(tmp_path))
 
 
 def test_an_adapter_is_of_its_own_task_not_its_base_models(tmp_path, capsys):
-    BertForMaskedLM(tiny_config()).save_pretrained(tmp_path / "base")
+    BertForPreTraining(tiny_config()).save_pretrained(tmp_path / "base")
     base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=2)
     get_peft_model(base, LoraConfig(task_type="SEQ_CLS", r=2)).save_pretrained(tmp_path / "lora")
     tiny_tokenizer().save_pretrained(tmp_path / "lora")
@@ -213,7 +232,7 @@ def test_damaged_weights_are_told_from_a_reason(saved, tmp_path, capsys):
     shutil.copytree(saved, tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
-    assert re.search("No text classifier could be loaded", refused([str(tmp_path / "cut"), "--text", "w1"], capsys))
+    assert re.search("The model in .* could not be loaded", refused([str(tmp_path / "cut"), "--text", "w1"], capsys))
     model = tiny_bert()
     model.classifier.weight.data.fill_(float("nan"))
     with pytest.raises(ChallengerError, match="NaN or infinite for 'w1 w2'"):
@@ -333,7 +352,7 @@ def test_a_lora_folder_has_the_classes_of_its_saved_head(tmp_path, classes):
     trained.save_pretrained(tmp_path / "lora")
     tiny_tokenizer().save_pretrained(tmp_path / "lora")
     expected = trained(**tiny_tokenizer()("w1 w2", return_tensors="pt")).logits[0].detach()
-    found = explain(*load(str(tmp_path / "lora")), "w1 w2")
+    found = explain(*load_text_classifier(str(tmp_path / "lora")), "w1 w2")
     assert len(found.ranking) == classes
     assert found.score == pytest.approx(float(expected.max()), abs=1e-5)
 

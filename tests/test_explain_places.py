@@ -16,7 +16,7 @@ from transformers import ViTImageProcessor
 
 from hf_challenger import LRP
 from hf_challenger.explain.command import main
-from hf_challenger.saved_model import load_classifier
+from hf_challenger.saved_model import load_float_classifier
 from hf_challenger.small_models import image_model, series_model
 
 NAMES = {"num_labels": 3, "id2label": {0: "up", 1: "down", 2: "flat"}, "label2id": {"up": 0, "down": 1, "flat": 2}}
@@ -58,7 +58,7 @@ def test_places_hold_lrps_relevance(
     name: str, flag: str, file: str, saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (found,) = run(saved, name, flag, file, "--png", str(tmp_path / "why.png"))
-    model = load_classifier(str(saved / name))[0].eval()
+    model = load_float_classifier(str(saved / name))[0].eval()
     if flag == "--series":
         batch = {"past_values": torch.from_numpy(SERIES)[None]}
     else:
@@ -113,7 +113,7 @@ def test_the_saved_image_processor_prepares_the_image(saved: Path) -> None:
         score = run(saved, "vit", "--image", "image.png", "--class", "up")[0]["score"]
     finally:
         (saved / "vit" / "preprocessor_config.json").unlink()
-    model = load_classifier(str(saved / "vit"))[0].eval()
+    model = load_float_classifier(str(saved / "vit"))[0].eval()
     pixels = torch.from_numpy(PIXELS).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         assert score == pytest.approx(float(model(pixel_values=(pixels - 0.5) / 0.5).logits[0, 0]), abs=1e-4)
@@ -134,7 +134,7 @@ def test_the_saved_image_processor_prepares_the_image(saved: Path) -> None:
         ("patchtst", ["--series", "short.npy"], r"does not take an input of shape \(5, 2\)"),
         ("fcn-small", ["--image", "image.png"], "takes past_values, not what --image gives. Use --series"),
         ("vit", ["--series", "series.npy"], "takes pixel_values, not what --series gives. Use --image"),
-        ("bert", ["--image", "image.png"], "Use --text"),
+        ("bert", ["--image", "image.png"], r"classifies texts \(BertForSequenceClassification\), not images or series"),
         ("cnn", ["--image", "image.png", "--text", "w1"], "--image and --text do not go together"),
         ("cnn", ["--image", "image.png", "--html", "x.html"], "--image and --html do not go together"),
         ("cnn", ["--image", "image.png", "--top", "2", "--png", "x.png"], "--png shows one class"),

@@ -304,8 +304,8 @@ def test_several_label_columns_and_heads_are_challenged_and_all_of_them_learn(co
 
 def test_a_column_for_the_users_loss_does_not_reach_the_attribution(config: Make) -> None:
     class Plain(type(tiny_bert())):  # type: ignore[misc]
-        def forward(self, input_ids: Any, attention_mask: Any, labels: Any = None, output_hidden_states: Any = None) -> Any:
-            return super().forward(input_ids, attention_mask, labels=labels, output_hidden_states=output_hidden_states)
+        def forward(self, input_ids: Any, attention_mask: Any, labels: Any = None) -> Any:
+            return super().forward(input_ids, attention_mask, labels=labels)
 
     class RowWeights(ChallengerTrainer):
         def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **kwargs: Any) -> Any:

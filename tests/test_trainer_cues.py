@@ -303,6 +303,10 @@ DEFAULTS = {"challenge_threshold": None, "challenge_share": 0.75}
         ({"challenge_selection": "top", "challenge_keep": ["w1"]}, "challenge_keep has no effect: it is for challenge_sel"),
         ({"challenge_selection": "top", "challenge_threshold": 0.5}, "challenge_threshold has no effect"),
         (
+            {"challenge_selection": "random", "challenge_attribution": "saliency"},
+            "challenge_attribution has no effect: challenge_selection='random' reads no relevance",
+        ),
+        (
             {"challenge_attribution": "input_x_gradient", "challenge_composite": "cp_lrp"},
             "challenge_composite has no effect: challenge_attribution='input_x_gradient' knows no LRP rules",
         ),

@@ -24,7 +24,6 @@ from typing import Any
 
 from hf_challenger.command_line import (
     at_least,
-    check_model_folder,
     check_output_dir,
     packaged_encoder,
     parse_flags,
@@ -35,6 +34,7 @@ from hf_challenger.command_line import (
 from hf_challenger.comparison import comparison_table
 from hf_challenger.data import tables
 from hf_challenger.errors import ChallengerError
+from hf_challenger.model_folder import check_model_folder
 
 # torch and transformers are imported where they are used: mistakes in flags and files are told before that.
 
@@ -100,7 +100,8 @@ def main() -> None:
     check_output_dir(args.output_dir)
 
     splits = with_leak(texts, args.leak_share, args.seed)
-    write_csv(splits["train"], Path(args.output_dir, "train.csv"))
+    for split in ("train", "validation"):
+        write_csv(splits[split], Path(args.output_dir, f"{split}.csv"))
     print(
         f"1. The data: {len(texts['train'])} texts for {len(names)} teams. This script planted a leak: {args.leak_share:.0%} of the"
     )

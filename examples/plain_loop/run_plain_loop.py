@@ -11,7 +11,8 @@ import argparse
 import random
 from typing import Any
 
-from hf_challenger.command_line import at_least, check_model_folder, run_command, share
+from hf_challenger.command_line import at_least, run_command, share
+from hf_challenger.model_folder import check_model_folder
 
 # torch and transformers are imported where they are used: mistakes in flags are told before that.
 

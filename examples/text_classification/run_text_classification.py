@@ -22,7 +22,6 @@ from typing import Any
 
 from hf_challenger.command_line import (
     at_least,
-    check_model_folder,
     check_output_dir,
     packaged_encoder,
     parse_flags,
@@ -32,6 +31,7 @@ from hf_challenger.command_line import (
 from hf_challenger.comparison import comparison_table
 from hf_challenger.data import tables
 from hf_challenger.errors import ChallengerError
+from hf_challenger.model_folder import check_model_folder
 
 # torch and transformers are imported where they are used: mistakes in flags and files are told before that.
 
@@ -80,6 +80,8 @@ def main() -> None:
     check_model_folder(encoder)
     check_output_dir(args.output_dir)
     config = training_config(training_flags, **DEFAULTS)
+    if config.eval_strategy != "no" and "validation" not in splits:
+        raise ChallengerError("--eval_strategy needs texts to evaluate during training: name a --validation_file.")
 
     results = []
     for seed in args.seeds or [args.seed]:
@@ -206,9 +208,9 @@ def run(
     trainer.train()
     seconds = time.perf_counter() - began
     result = {"method": method, "seed": config.seed, "train_samples": len(data["train"]), "seconds": seconds}
-    for split in ("validation", "test"):
+    for split, prefix in (("validation", "eval"), ("test", "test")):  # the folders of TensorBoard
         if split in data:
-            result |= trainer.evaluate(data[split], metric_key_prefix=split)
+            result |= trainer.evaluate(data[split], metric_key_prefix=prefix)
     result["cues"] = as_rows(getattr(trainer, "cues", []))
     trainer.save_model()
     trainer.save_state()

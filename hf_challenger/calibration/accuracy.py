@@ -37,8 +37,9 @@ def expected_accuracy(
     1974). With c the share of the largest class, its skill is s = (a - c)/(1 - c), which is Cohen's κ. The estimate is
     1 - (1 - a)(1 - s/2), and at least c + .1(1 - c).
 
-    The features of token ids are the last hidden states, averaged over the attended tokens. Otherwise they are what enters
-    the last linear layer, or the inputs themselves if those predict better (an untrained network).
+    The features of token ids are the last hidden states, averaged over the attended tokens, where the model returns them.
+    Otherwise they are what enters the last linear layer; of float inputs also these themselves, if they predict better (an
+    untrained network).
 
     Args:
         model: before training. It is left as it was, and so are all random states.
@@ -50,8 +51,8 @@ def expected_accuracy(
         A share of rows in (0, 1].
 
     Raises:
-        ChallengerError: if there are no rows, no hidden states (token ids), no last linear layer (all else), if features are
-            not one vector a row, or if no class has two rows.
+        ChallengerError: if there are no rows, neither hidden states nor a last linear layer, if features are not one vector a
+            row, or if no class has two rows.
     """
 
     def read() -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -59,7 +60,7 @@ def expected_accuracy(
         for batch in batches:
             inputs = {k: v for k, v in batch.items() if k != "labels"}
             tokens = isinstance(inputs.get("input_ids"), Tensor) and not inputs["input_ids"].is_floating_point()
-            features = _mean_hidden_state(model, inputs) if tokens else _entering_the_last_layer(model, inputs)
+            features = _mean_of_tokens(model, inputs) if tokens else _entering_the_last_layer(model, inputs)
             if len(features) != len(batch["labels"]):
                 raise ChallengerError(
                     f"The features of {type(model).__name__} for {len(batch['labels'])} labelled rows have the shape"
@@ -91,7 +92,7 @@ def expected_accuracy(
 
 
 def _entering_the_last_layer(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
-    features = last_layer_of(model, inputs).features.float()
+    features = _last_features(model, inputs).float()
     return features if features.dim() == 2 else features.flatten(1, -2).mean(1)
 
 
@@ -108,26 +109,39 @@ def _float_inputs(inputs: Mapping[str, Any], features: Tensor) -> Tensor:
     return torch.cat([v.to(features) for v in given], 1).nan_to_num()
 
 
-def _mean_hidden_state(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
-    """``(rows, hidden)``: the last hidden states, averaged over the tokens that are no padding."""
-    try:
-        outputs = model(**inputs, output_hidden_states=True)
-    except TypeError as error:
-        raise ChallengerError(f"{type(model).__name__} takes no output_hidden_states=True ({error}).") from error
-    names = ("hidden_states", "encoder_hidden_states")
-    states = next((outputs[n] for n in names if isinstance(outputs, dict) and outputs.get(n)), None)
-    if states is None:
-        raise ChallengerError(f"{type(model).__name__} returns no hidden states.")
-    hidden, ids = states[-1].float(), inputs["input_ids"]
-    attended = inputs.get("attention_mask")
+def _mean_of_tokens(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+    """``(rows, hidden)``: the last hidden states, averaged over the tokens that are no padding.
+
+    A model that returns none, or not one a token, is read where its last linear layer begins.
+    """
+    ids, attended = inputs["input_ids"], inputs.get("attention_mask")
     if attended is None:
         padding = getattr(getattr(model, "config", None), "pad_token_id", None)
         attended = torch.ones_like(ids) if padding is None else ids != padding
-    hidden = hidden[:, -ids.shape[1] :] if hasattr(model, "peft_config") else hidden  # after the virtual tokens of a prompt
-    if hidden.dim() != 3 or hidden.shape[:2] != attended.shape:
-        raise ChallengerError(f"{type(model).__name__}'s last hidden states are {tuple(hidden.shape)}, not one a token.")
     mask = attended.bool().unsqueeze(-1)
-    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+    prompted = hasattr(model, "peft_config")  # PEFT's prompts put virtual tokens before the ids
+    for read in (_last_hidden_state, _last_features):
+        states = read(model, inputs)
+        if states is not None and states.dim() == 3:
+            states = states[:, -ids.shape[1] :] if prompted else states
+            if states.shape[:2] == attended.shape:
+                return (states.float() * mask).sum(1) / mask.sum(1).clamp(min=1)
+    return _entering_the_last_layer(model, inputs)
+
+
+def _last_features(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
+    return last_layer_of(model, inputs).features
+
+
+def _last_hidden_state(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor | None:
+    """As transformers' models return it where they are asked; None of a model that does not know the question."""
+    try:
+        outputs = model(**inputs, output_hidden_states=True)
+    except TypeError:  # another cause than this argument comes up again without it
+        return None
+    names = ("hidden_states", "encoder_hidden_states")
+    states = next((outputs[n] for n in names if isinstance(outputs, dict) and outputs.get(n)), None)
+    return None if states is None else states[-1]
 
 
 def _left_out(x: Tensor, labels: Tensor) -> list[Tensor]:

@@ -29,12 +29,12 @@ from ..logits import logits_of
 from ..losses import IGNORED, check_labels
 from ..value_checks import DeferredChecks, on_host
 from .confidence import ConfidenceGate, NoRowPasses
-from .cues import CueMemory, most_relevant, row_keys, shares_of
+from .cues import CueMemory, in_one, most_relevant, row_keys, shares_of, taken_apart
 from .named_cues import NamedCues
 from .options import ChallengeOptions
 from .perturbation import PERTURBATIONS, perturbation_for
-from .places import TELLING, PlaceMemory, padded
-from .selection import SELECTIONS, choose_rows
+from .places import TELLING, PlaceMemory, places_in_one, places_taken_apart
+from .selection import SELECTIONS, WITHOUT_RELEVANCE, choose_rows
 
 # Streams of random numbers: which rows are challenged, which of their units are hidden, what is put there, which steps are
 # attributed, and what a known leak is exchanged for.
@@ -105,6 +105,8 @@ class Challenger:
         refuse_other_tasks(model)
         self.units = units_for(model, processing_class, self.options.challenge_units, self.options.challenge_unit_size)
         self.rate = self.options.rate_for(self.units)
+        by_chance = self.options.challenge_selection in WITHOUT_RELEVANCE
+        self.attribution = "none" if by_chance else self.options.challenge_attribution
         self.sharded = is_sharded(model)
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
         self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
@@ -115,7 +117,7 @@ class Challenger:
             # What fills a place must tell the class no better than chance, and look like what stands there in other rows.
             self.perturb = PERTURBATIONS["swap"]
         self.checks = DeferredChecks()
-        self._observed: list[tuple[Tensor, ...]] = []
+        self._observed: list[Tensor] = []
         self._step = -1
 
     def _memory(self) -> CueMemory | PlaceMemory:
@@ -188,7 +190,9 @@ class Challenger:
             return
         gather = self.gather or (lambda rows: rows)
         # All micro-batches at once: a memory that looked in between could find what the joined batch does not show.
-        self.memory.remember(*(torch.cat([gather(rows) for rows in column]) for column in zip(*observed, strict=True)))
+        rows = torch.cat([gather(rows) for rows in observed]).cpu()
+        if len(rows):
+            self.memory.remember(*(places_taken_apart(rows) if self.contents else taken_apart(rows)))
 
     def _cue_mask(
         self,
@@ -213,12 +217,13 @@ class Challenger:
             told = finite & (classes >= 0) if sure is None else finite & (classes >= 0) & sure
             values = None if self.units.is_sequence_of_tokens else inputs[self.units.key]
             keys = row_keys(identities, maskable, values)
+            classes_told = classes.where(told, -1)
             if self.contents:
                 contents = self.contents(inputs).flatten(1, len(grid)).masked_fill(~maskable.unsqueeze(-1), torch.nan)
-                seen = padded(contents, torch.nan), padded(shares_of(relevance, maskable), 0.0)
+                seen = places_in_one(classes_told, keys, contents, shares_of(relevance, maskable))
             else:
-                seen = most_relevant(relevance, maskable, identities)
-            self._observed.append((classes.where(told, -1), keys, *seen))
+                seen = in_one(classes_told, keys, *most_relevant(relevance, maskable, identities))
+            self._observed.append(seen)
         return self.memory.drop_mask(identities, maskable, classes, chosen), not_finite
 
     def _row_mask(
@@ -272,12 +277,12 @@ class Challenger:
         """``(rows, *grid)``, and which rows have their class with that probability at least; None: no single class a row."""
         labels = labels if labels.is_floating_point() else labels.long()  # int8 labels do not index
         target = named_target("gold", labels.masked_fill(labels == IGNORED, 0))
-        method = METHODS[self.options.challenge_attribution]
+        method = METHODS[self.attribution]
         gate: ConfidenceGate | None = None
         try:
             if not labels.is_floating_point():
                 gate = ConfidenceGate(labels, least, goes_on=self.sharded)
-                if self.options.challenge_attribution == "lrp":
+                if self.attribution == "lrp":
                     target = gate.watching(target)
                 else:
                     with attribution_state(model), torch.no_grad():

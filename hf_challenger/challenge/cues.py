@@ -7,7 +7,7 @@ where they are. Everything here works on tensors; no model is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -82,6 +82,21 @@ def most_relevant(relevance: Tensor, maskable: Tensor, identities: Tensor) -> tu
     )
 
 
+def in_one(labels: Tensor, keys: Tensor, identities: Tensor, shares: Tensor) -> Tensor:
+    """What :meth:`CueMemory.remember` takes as one tensor, so that it is gathered and copied to the host once.
+
+    Returns:
+        ``(rows, 2 + 2 · UNITS)`` int64; the shares are there by their bits.
+    """
+    return torch.cat([labels[:, None], keys[:, None], identities, shares.float().contiguous().view(torch.int32)], dim=1)
+
+
+def taken_apart(rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four tensors of :func:`in_one`."""
+    labels, keys, identities, bits = rows.split([1, 1, UNITS, UNITS], dim=1)
+    return labels.squeeze(1), keys.squeeze(1), identities, bits.int().view(torch.float32)
+
+
 def row_keys(identities: Tensor, maskable: Tensor, values: Tensor | None = None) -> Tensor:
     """``(rows,)`` int64, equal for rows of equal content, wherever their padding lies.
 
@@ -110,10 +125,12 @@ def find_cues(identities: np.ndarray, shares: np.ndarray, threshold: float) -> l
     Returns:
         ``(its most relevant identity, strength)`` of each cue.
     """
-    known, held, column = _held(identities)
-    share = np.zeros(held.shape)
-    np.add.at(share, (np.arange(len(column))[:, None], column), shares)
-    often = (held.sum(0) >= max(FEWEST_ROWS, LEAST_COVERAGE * len(held))) & (known != NOTHING)
+    fewest = max(FEWEST_ROWS, LEAST_COVERAGE * len(identities))
+    known, held, column = _held(identities, fewest)
+    rows, places = np.nonzero(column < len(known))
+    cells = rows * len(known) + column[rows, places]
+    share = np.bincount(cells, shares[rows, places], held.size).reshape(held.shape)
+    often = (held.sum(0) >= fewest) & (known != NOTHING)
     found, free = [], often.copy()
     for seed in np.argsort(-share.sum(0), kind="stable"):
         if not free[seed]:
@@ -162,9 +179,11 @@ def companions(
 
 def _together(identities: np.ndarray, seed: int) -> set[int]:
     """The identities whose rows are nearly the seed's, and the seed."""
-    known, held, _ = _held(identities)
-    near = _jaccard(held, int(np.flatnonzero(known == seed)[0])) >= TOGETHER
-    return set(known[near & (known != NOTHING)].tolist())
+    of_seed = identities[(identities == seed).any(1)]
+    known, places = np.unique(of_seed, return_counts=True)
+    known = known[(places >= int(TOGETHER * len(of_seed))) & (known != NOTHING)]  # no other can be
+    held = (identities[:, :, None] == known).any(1)
+    return set(known[_jaccard(held, int(np.flatnonzero(known == seed)[0])) >= TOGETHER].tolist())
 
 
 def _relevant(identities: np.ndarray, shares: np.ndarray) -> set[int]:
@@ -174,13 +193,29 @@ def _relevant(identities: np.ndarray, shares: np.ndarray) -> set[int]:
     return set(known[np.bincount(column.ravel(), shares.ravel(), len(known)) > even @ held].tolist())
 
 
-def _held(identities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All identities; ``(rows, identities)`` bool, which row holds which; and the identity's number at each place."""
-    known, column = np.unique(identities, return_inverse=True)
-    column = column.reshape(identities.shape)
-    held = np.zeros((len(identities), len(known)), dtype=bool)
+def _held(identities: np.ndarray, fewest: float = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which rows hold which identities; most are words of few rows, and leaving them out is what keeps this fast.
+
+    Args:
+        identities: ``(rows, units)`` integers.
+        fewest: places at which an identity stands; those that stand at fewer are left out.
+
+    Returns:
+        The identities; ``(rows, identities)`` bool, which row holds which; and the identity's number at each place, the one
+        after the last for an identity that was left out.
+    """
+    known, places = np.unique(identities, return_counts=True)
+    known = known[places >= fewest]
+    column = np.searchsorted(known, identities)
+    column[np.append(known, NO_UNIT)[column] != identities] = len(known)
+    held = np.zeros((len(identities), len(known) + 1), dtype=bool)
     held[np.arange(len(identities))[:, None], column] = True
-    return known, held, column
+    return known, held[:, :-1], column
+
+
+def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """As ``np.stack``, which takes five times as long for short rows."""
+    return np.concatenate(rows).reshape(len(rows), -1)
 
 
 def _jaccard(held: np.ndarray, seed: int) -> np.ndarray:
@@ -192,7 +227,7 @@ def _jaccard(held: np.ndarray, seed: int) -> np.ndarray:
 class CueMemory:
     """The last rows of each class, as :func:`most_relevant` tells them, and the cues that were found in them.
 
-    Memory is bounded by classes × :data:`ROWS` × :data:`UNITS` numbers, 16 kB a class, whatever the vocabulary. A cue that was
+    Memory is bounded by classes × :data:`ROWS` × :data:`UNITS` numbers, 25 kB a class, whatever the vocabulary. A cue that was
     found stays found: once it is hidden the model leans on it less, and would take it up again if it were forgotten.
 
     Args:
@@ -206,7 +241,7 @@ class CueMemory:
         # label -> key of a row -> its identities and shares, (UNITS,) each; the newest last
         self._rows: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
         self._cues: dict[int, list[Cue]] = {}
-        self._table: Tensor | None = None  # (classes, CUES, UNITS) identities
+        self._table: Tensor | None = None  # (classes, CUES, the widest cue's units) identities
         self._counts: Tensor | None = None  # (classes, CUES) rows that were hidden
         self._largest: dict[int, float] = {}  # label -> largest strength so far of what is no cue
         self._rows_since_news = 0  # taken in since a cue was new or a strength rose, in place of others
@@ -243,18 +278,19 @@ class CueMemory:
         """
         classes, names = labels.cpu().numpy(), keys.cpu().numpy()
         ids, parts = identities.cpu().numpy(), shares.float().cpu().numpy()
+        tells = parts.sum(1) > 0
         present = np.unique(classes[(classes >= 0)]).tolist()
         for label in present:
             rows = self._rows.setdefault(label, {})
-            for n in np.flatnonzero((classes == label) & (parts.sum(1) > 0)):
+            for n in np.flatnonzero((classes == label) & tells):
                 again = rows.pop(int(names[n]), None) is not None  # so that it becomes the newest
-                rows[int(names[n])] = ids[n], parts[n]
+                rows[int(names[n])] = ids[n].copy(), parts[n].copy()  # a view would keep the whole step in memory
                 self._rows_since_news += again or len(rows) > ROWS
             for oldest in list(rows)[:-ROWS]:
                 del rows[oldest]
         for label in present:
             if self._rows[label]:
-                self._look(label, *(np.stack(column) for column in zip(*self._rows[label].values(), strict=True)))
+                self._look(label, *(_stacked(column) for column in zip(*self._rows[label].values(), strict=True)))
 
     def _look(self, label: int, identities: np.ndarray, shares: np.ndarray) -> None:
         """Cues that are new among these rows, and what belongs by now to those that are known."""
@@ -279,10 +315,10 @@ class CueMemory:
 
     def _rows_of_others(self, label: int, wanted: int) -> np.ndarray | None:
         """``(rows, UNITS)``: about as many rows of the other classes, evenly from each."""
-        others = [rows for other, rows in self._rows.items() if other != label and rows][:wanted]
+        others = list(islice((rows for other, rows in self._rows.items() if other != label and rows), wanted))
         each = -(-wanted // max(len(others), 1))
         found = [ids for rows in others for ids, _ in islice(reversed(rows.values()), each)]
-        return np.stack(found) if found else None
+        return _stacked(found) if found else None
 
     def drop_mask(self, identities: Tensor, maskable: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
         """The units of a batch that belong to a cue of their row's class. Does not wait for the device.
@@ -305,7 +341,7 @@ class CueMemory:
         known = (labels >= 0) & (labels < len(table))
         wanted = table[labels.long().clamp(0, len(table) - 1)].masked_fill(~known[:, None, None], NOTHING)
         ids = identities.long().div(self.levels, rounding_mode="floor").masked_fill(~maskable, NO_UNIT)
-        hits = wanted.unsqueeze(-1) == ids[:, None, None, :]  # (rows, CUES, UNITS, units)
+        hits = wanted.unsqueeze(-1) == ids[:, None, None, :]  # (rows, CUES, widest, units)
         holds = 2 * hits.any(-1).sum(-1) > (wanted != NOTHING).sum(-1)  # (rows, CUES)
         drop_mask = (hits.any(2) & holds.unsqueeze(-1)).any(1)
         hidden = known & (maskable & ~drop_mask).any(1)
@@ -318,7 +354,8 @@ class CueMemory:
     def _lookup(self, device: torch.device) -> Tensor:
         if self._table is None or self._table.device != device:
             classes = max(self._cues) + 1
-            table = torch.full((classes, CUES, UNITS), NOTHING, dtype=torch.long)
+            widest = max(len(cue.identities) for cues in self._cues.values() for cue in cues)  # most have few
+            table = torch.full((classes, CUES, widest), NOTHING, dtype=torch.long)
             for label, cues in self._cues.items():
                 for n, cue in enumerate(cues):
                     places = torch.tensor(cue.identities).div(self.levels, rounding_mode="floor").unique()

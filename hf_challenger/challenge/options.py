@@ -12,7 +12,7 @@ from ..errors import ChallengerError, check_choice
 from ..inputs import ADAPTERS
 from .named_cues import check_names
 from .perturbation import PERTURBATIONS
-from .selection import SELECTIONS
+from .selection import SELECTIONS, WITHOUT_RELEVANCE
 
 THRESHOLD = 0.5  # of cues, where neither the user nor the adapter says
 RATE = 0.25  # of a row's units, where neither the user nor the adapter says
@@ -152,7 +152,10 @@ class ChallengeOptions:
         else:
             which = f"it is for challenge_selection='cues', not {self.challenge_selection!r}"
             idle({"challenge_threshold", "challenge_keep"}, which)
-        if self.challenge_attribution != "lrp":
+        if self.challenge_selection in WITHOUT_RELEVANCE:
+            names = {"challenge_composite"} | ({"challenge_attribution"} if self.challenge_attribution != "none" else set())
+            idle(names, f"challenge_selection={self.challenge_selection!r} reads no relevance")
+        elif self.challenge_attribution != "lrp":
             idle({"challenge_composite"}, f"challenge_attribution={self.challenge_attribution!r} knows no LRP rules")
         return found
 

@@ -100,7 +100,7 @@ class PlaceMemory:
         """
         told = (labels >= 0) & (shares.sum(1) > 0)
         classes, names = labels[told].cpu().numpy(), keys[told].cpu().numpy()
-        held, parts = (values.float().cpu().numpy() for values in cropped(contents[told], shares[told]))
+        held, parts = contents[told].float().cpu().numpy(), shares[told].float().cpu().numpy()
         if not len(classes):
             return
         present = np.unique(classes).tolist()
@@ -263,15 +263,25 @@ def _stacked(arrays: list[np.ndarray], fill: float = np.nan) -> np.ndarray:
     return np.stack([np.pad(array, width, constant_values=fill) for array, width in zip(arrays, widths, strict=True)])
 
 
-def padded(values: Tensor, fill: float) -> Tensor:
-    """``(rows, places, …)`` with places up to a multiple of :data:`WIDTH`."""
-    missing = -values.shape[1] % WIDTH
-    pad = (0, 0) * (values.dim() - 2) + (0, missing)
-    return torch.nn.functional.pad(values, pad, value=fill)
+def places_in_one(labels: Tensor, keys: Tensor, contents: Tensor, shares: Tensor) -> Tensor:
+    """What :meth:`PlaceMemory.remember` takes as one tensor, so that it is gathered and copied to the host once.
+
+    Returns:
+        ``(rows, 3 + places · (1 + channels))`` int64, with places up to a multiple of :data:`WIDTH`; floats are there by their bits.
+    """
+    missing = -shares.shape[1] % WIDTH
+    held = torch.nn.functional.pad(contents.float(), (0, 0, 0, missing), value=torch.nan).flatten(1)
+    floats = torch.cat([torch.nn.functional.pad(shares.float(), (0, missing)), held], 1).contiguous().view(torch.int32)
+    channels = torch.full_like(labels, contents.shape[2])
+    return torch.cat([labels[:, None], keys[:, None], channels[:, None], floats], 1)
 
 
-def cropped(contents: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """Both without the places that are in no row, at their end."""
-    there = (~contents.isnan()).any(-1).any(0)
-    places = int(there.nonzero().max()) + 1 if bool(there.any()) else 1
-    return contents[:, :places], shares[:, :places]
+def places_taken_apart(rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four tensors of :func:`places_in_one`, without the places that are in no row, at their end."""
+    labels, keys, channels = rows[:, 0], rows[:, 1], int(rows[:, 2].max())
+    floats = rows[:, 3:].int().view(torch.float32)
+    width = floats.shape[1] // (1 + channels)
+    shares, contents = floats[:, :width], floats[:, width:].unflatten(1, (width, channels))
+    there = (~contents[labels >= 0].isnan()).any(-1).any(0).nonzero()
+    places = int(there.max()) + 1 if len(there) else 1
+    return labels, keys, contents[:, :places], shares[:, :places]

@@ -80,3 +80,6 @@ def random(relevance: Tensor, maskable: Tensor, rate: float, noise: Tensor) -> T
 
 # Put a function of your own into it to try another selection: challenge_selection takes its name.
 SELECTIONS: dict[str, Selection] = {"sample": sample, "top": top, "random": random}
+
+# Those that read no relevance, so that none is computed for them.
+WITHOUT_RELEVANCE = ("random",)

@@ -9,12 +9,11 @@ from ..names_on_use import names_on_use
 
 if TYPE_CHECKING:
     from .explanation import Explanation
-    from .loading import load
     from .terminal import in_terminal
     from .texts import explain
 else:  # to a type checker every misspelt name would have the type Any
     __getattr__, __dir__ = names_on_use(
-        __name__, {"Explanation": "explanation", "explain": "texts", "in_terminal": "terminal", "load": "loading"}
+        __name__, {"Explanation": "explanation", "explain": "texts", "in_terminal": "terminal"}
     )
 
-__all__ = ["Explanation", "explain", "in_terminal", "load"]
+__all__ = ["Explanation", "explain", "in_terminal"]

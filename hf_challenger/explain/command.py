@@ -11,8 +11,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ..command_line import check_model_folder, check_output_file, check_text_classifier, keys_of, run_command
+from ..command_line import check_output_file, keys_of, run_command
+from ..data.tables import find_text_column, read_table
 from ..errors import ChallengerError, check_choice
+from ..model_folder import FLOATS, TEXTS, check_classifier
 from .explanation import Explanation, check_not_empty
 from .files import read_image, read_series
 from .terminal import in_terminal, places_in_terminal, wants_colours
@@ -20,18 +22,14 @@ from .terminal import in_terminal, places_in_terminal, wants_colours
 # torch and transformers are imported where they are used: mistakes in arguments and files are told before that.
 
 MOMENT = 2.0  # seconds
+TABLES = (".csv", ".tsv", ".json", ".jsonl")
+LOADING = "Loading the model …"
 
 
 def _texts(args: argparse.Namespace) -> list[str]:
     texts = list(args.text or [])
     if args.file is not None:
-        try:
-            lines = Path(args.file).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ChallengerError(
-                f"--file {args.file!r} cannot be read ({error}). One text a line is expected, in UTF-8."
-            ) from error
-        texts += [line for line in lines if line.strip()]
+        texts += _texts_of_file(args.file)
     for text in texts:
         check_not_empty("text", text)
     if not texts:
@@ -39,6 +37,24 @@ def _texts(args: argparse.Namespace) -> list[str]:
             "There is nothing to explain. Give --text, or a --file with one text a line; or --image or --series."
         )
     return texts
+
+
+def _texts_of_file(name: str) -> list[str]:
+    if name.lower().endswith(TABLES):
+        table = read_table(name, None, None)
+        column = find_text_column(table, None, others=("label",))
+        texts = [row[column] for row in table.rows]
+    else:
+        try:
+            texts = Path(name).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ChallengerError(
+                f"--file {name!r} cannot be read ({error}). One text a line is expected, in UTF-8."
+            ) from error
+    filled = [text for text in texts if text.strip()]
+    if not filled:
+        raise ChallengerError(f"--file {name!r} holds no text. One text a line is expected, or csv or json.")
+    return filled
 
 
 def _with_progress(texts: list[str]) -> Iterable[str]:
@@ -55,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m hf_challenger.explain", description=__doc__, allow_abbrev=False)
     parser.add_argument("model", help="folder of a saved classifier, or its name on the Hub")
     parser.add_argument("--text", action="append", help="text to explain; may be given several times")
-    parser.add_argument("--file", help="file with one text a line")
+    parser.add_argument("--file", help="file with one text a line, or csv or json with a column of texts")
     parser.add_argument(
         "--text-pair", "--text_pair", action="append", help="second text of each --text, for a model of pairs"
     )
@@ -104,14 +120,16 @@ def _run(args: argparse.Namespace) -> None:
         if getattr(args, flag):
             check_output_file(f"--{flag}", getattr(args, flag), args.file or args.image or args.series)
     if args.image or args.series:
-        check_model_folder(args.model)
+        check_classifier(args.model, FLOATS)
+        print(LOADING, file=sys.stderr, flush=True)
         _explain_file(args, image, series)
         return
-    check_text_classifier(args.model)
+    check_classifier(args.model, TEXTS)
+    print(LOADING, file=sys.stderr, flush=True)
 
-    from .loading import load
+    from ..saved_model import load_text_classifier
 
-    model, tokenizer = load(args.model)
+    model, tokenizer = load_text_classifier(args.model)
     found = [e for text in _with_progress(texts) for e in _explain_classes(args, model, tokenizer, text, pairs.pop(0))]
     print("\n\n".join(in_terminal(e, wants_colours()) for e in found))
     with _writing():
@@ -139,10 +157,10 @@ def _check_one_input(args: argparse.Namespace) -> None:
 
 def _explain_file(args: argparse.Namespace, image: Any, series: Any) -> None:
     """An image or a series: its most relevant places in the terminal, a picture, and json."""
-    from ..saved_model import load_classifier
+    from ..saved_model import load_float_classifier
     from .places import explain_places, pixels_of, steps_of
 
-    model, processor = load_classifier(args.model)
+    model, processor = load_float_classifier(args.model)
     expected, flag = ("pixel_values", "--image") if image is not None else ("past_values", "--series")
     if model.main_input_name != expected:
         right = {"pixel_values": "--image", "past_values": "--series", "input_ids": "--text"}.get(str(model.main_input_name))

@@ -8,6 +8,7 @@ import sys
 from ..colours import AGAINST, FOR, terminal_index
 from .explanation import SHOWN, Explanation, PlaceExplanation
 
+ECHOED = 300  # characters of a text above its words
 KEY = "Orange (+) speaks for the class, blue (-) against it."
 
 
@@ -19,7 +20,7 @@ def wants_colours() -> bool:
 def in_terminal(explanation: Explanation, colours: bool) -> str:
     """Heading, key, and a line a word: relevance, a bar, the word. Orange speaks for the class, blue against it."""
     largest = max(map(abs, explanation.relevance)) or 1.0
-    lines = [explanation.text, *([] if explanation.pair is None else [explanation.pair])]
+    lines = [_echo(text) for text in (explanation.text, explanation.pair) if text is not None]
     lines += [f"  -> {explanation.heading}", f"  {KEY}"]
     for n, (word, value) in enumerate(zip(explanation.words, explanation.relevance, strict=True)):
         if explanation.pair is not None and n == explanation.second:
@@ -35,6 +36,10 @@ def places_in_terminal(explanation: PlaceExplanation, colours: bool) -> str:
     lines = [explanation.file, f"  -> {explanation.heading}", f"  {KEY}"]
     lines += [_bar(place, value, largest, colours) for place, value in found]
     return "\n".join([*lines, f"  {explanation.note}"])
+
+
+def _echo(text: str) -> str:
+    return text if len(text) <= ECHOED else text[: ECHOED - 1] + "…"
 
 
 def _bar(what: str, value: float, largest: float, colours: bool) -> str:

@@ -66,7 +66,7 @@ class Blocks:
             raise NotChallengeable(
                 f"{self.key} is {x.dtype}; relevance needs floats. Convert it, for example x.float() / 255."
             )
-        blocks = self.blocks(x)
+        self._blocks = blocks = self.blocks(x)
         if all(length <= size for _, length, size in blocks):
             longest = max(length for _, length, _ in blocks)
             raise NotChallengeable(

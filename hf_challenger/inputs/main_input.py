@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ChallengerError
+from ..peft_base import without_peft
 
 LABEL_KEYS = ("labels", "label", "label_ids", "target_values")
 # Tried in this order where neither the model nor its signature tells.
@@ -34,10 +35,7 @@ def main_input_of(model: nn.Module) -> str:
 
 def taken_by(model: nn.Module, batch: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a batch that the model's ``forward`` takes."""
-    base: Any = model
-    if hasattr(base, "get_base_model"):  # PEFT takes anything
-        base = base.get_base_model()
-    parameters = inspect.signature(base.forward).parameters.values()
+    parameters = inspect.signature(without_peft(model).forward).parameters.values()
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return dict(batch)
     return {name: value for name, value in batch.items() if name in {p.name for p in parameters}}

@@ -23,6 +23,11 @@ def candidates(classifier: Classifier, batches: Sequence[AttributedBatch], top: 
     present = [int(label) for label in classes.unique() if label >= 0]
     if not present:
         raise ChallengerError("No row has a label. Leave the labels out: the model's predictions then take their place.")
+    if len(present) == 1:
+        notes.append(
+            f"All rows are of one class, {classifier.class_name(present[0])}, so what all data share may look like its cue. Add"
+            " rows of other classes."
+        )
     few = [label for label in present if int((right & (classes == label)).sum()) < FEWEST_ROWS]
     if few:
         shown = ", ".join(map(classifier.class_name, few[:NAMED])) + (", …" if len(few) > NAMED else "")

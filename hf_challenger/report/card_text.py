@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..challenge import ChallengeOptions, Challenger, Cue
+from ..challenge.selection import WITHOUT_RELEVANCE
 from ..counts import Counts
 from .cue_results import CueReport, percent, share
 
@@ -52,7 +53,7 @@ def acted(options: ChallengeOptions) -> list[str]:
     else:
         names.append("challenge_rate")
     names += ["challenge_hide"] if options.challenge_hide else []
-    if options.challenge_selection != "random":
+    if options.challenge_selection not in WITHOUT_RELEVANCE:
         names.append("challenge_attribution")
         names += ["challenge_composite"] if options.challenge_attribution == "lrp" else []
     names.append("challenge_perturbation")
@@ -75,7 +76,7 @@ def what_was_hidden(options: ChallengeOptions, kind: str, counts: Counts, cues: 
     said = [f"Counts are of {counts.rows} training rows, each counted once an epoch."]
     if o.challenge_selection != "cues":
         drawn = DRAWN.get(o.challenge_selection, f"chosen by `{o.challenge_selection}`")
-        by = "" if o.challenge_selection == "random" else f" by {who}"
+        by = "" if o.challenge_selection in WITHOUT_RELEVANCE else f" by {who}"
         said.append(
             f"In {_of(counts.challenged, counts.rows)} rows, {o.challenge_rate:.0%} of the {units} were {hidden}: {drawn}{by}."
         )
@@ -149,8 +150,8 @@ def calibration_text(temperature: float, expected: float | None, before: Sequenc
     said = f"Logits are divided by {temperature:.3g}, folded into the last layer."
     if expected is not None:
         said += (
-            f" At this temperature the mean confidence on training rows is {expected:.1%}, the accuracy to expect on new rows"
-            " by a linear probe of the untrained features. No held-out labels were used."
+            f" At this temperature the mean confidence on training rows is {expected:.1%}, the accuracy to expect on new rows."
+            " It was estimated by a linear probe of the features before training. No held-out labels were used."
         )
     if before:
         said += f" The results of {' and '.join(before)} below were measured before that, without the temperature."

@@ -12,6 +12,7 @@ from ..classes import class_indices
 from ..errors import ChallengerError
 from ..explain.lengths import longest_input
 from ..inputs.main_input import LABEL_KEYS
+from ..peft_base import without_peft
 
 LONGEST = 512  # tokens of a text that are read
 TOKENS, BLOCK_ROWS = 4096, 16  # a batch
@@ -49,7 +50,7 @@ def tokenized(
 
 def accepted(model: nn.Module, row: Mapping[str, Any]) -> dict[str, Any]:
     """What the model takes of a row: a data set may hold the text as well."""
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    base = without_peft(model)
     names = {*inspect.signature(base.forward).parameters, *LABEL_KEYS, "label"}
     return {key: value for key, value in row.items() if key in names}
 

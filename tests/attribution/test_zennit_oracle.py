@@ -9,7 +9,7 @@ import pytest
 import torch
 from captum.attr._utils.lrp_rules import Alpha1_Beta0_Rule, EpsilonRule, GammaRule, PropagationRule
 from torch import nn
-from zennit_relevances import FILE, network
+from zennit_relevances import COMPOSITE, FILE, network
 
 from hf_challenger.attribution import LRP
 
@@ -23,13 +23,14 @@ OURS: dict[str, Callable[[], PropagationRule]] = {
 }
 
 
-@pytest.mark.parametrize("rule", OURS)
+@pytest.mark.parametrize("rule", [*OURS, COMPOSITE])
 @pytest.mark.parametrize("name", ["linear", "convolutions"])
 def test_relevance_is_what_zennit_computed(name: str, rule: str) -> None:
     model, x = network(name)
     for module in model:
         if isinstance(module, (nn.Linear, nn.Conv2d)):
-            module.rule = OURS[rule]()  # type: ignore[assignment]
+            of_layer = ("zplus" if isinstance(module, nn.Conv2d) else "epsilon") if rule == COMPOSITE else rule
+            module.rule = OURS[of_layer]()  # type: ignore[assignment]
     expected = torch.tensor(PUBLISHED[f"{name}-{rule}"], dtype=torch.float64)
     found = LRP(model).attribute(x, target=model(x).argmax(1))
     assert expected.abs().max() > 0
@@ -37,5 +38,5 @@ def test_relevance_is_what_zennit_computed(name: str, rule: str) -> None:
 
 
 def test_the_rules_differ() -> None:
-    maps = [torch.tensor(PUBLISHED[f"convolutions-{rule}"]) for rule in OURS]
+    maps = [torch.tensor(PUBLISHED[f"convolutions-{rule}"]) for rule in (*OURS, COMPOSITE)]
     assert all((a - b).abs().max() > 1e-3 * a.abs().max() for i, a in enumerate(maps) for b in maps[i + 1 :])

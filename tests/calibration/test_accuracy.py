@@ -145,3 +145,52 @@ def test_batches_that_are_used_up_are_refused() -> None:
     expected_accuracy(tiny_bert(), once)
     with pytest.raises(ChallengerError, match="A generator can be read once"):
         expected_accuracy(tiny_bert(), once)
+
+
+class OwnText(torch.nn.Module):
+    """A text classifier whose forward knows nothing of output_hidden_states: the mean of its tokens, and a linear layer.
+
+    Args:
+        before: whether the linear layer is applied to each token, before the mean.
+        states: shape in which hidden states are returned, if at all: one a "token", or a "row".
+    """
+
+    def __init__(self, before: bool = False, states: str = "") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding, self.head = torch.nn.Embedding(45, 16), torch.nn.Linear(16, 3)
+        self.before, self.states = before, states
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+        tokens, mask = self.embedding(input_ids), attention_mask.unsqueeze(-1)
+
+        def mean(x: torch.Tensor) -> torch.Tensor:
+            return (x * mask).sum(1) / mask.sum(1)
+
+        logits = mean(self.head(tokens)) if self.before else self.head(mean(tokens))
+        return {"logits": logits, **({"hidden_states": self.shown(tokens, mean(tokens))} if self.states else {})}
+
+    def shown(self, tokens: torch.Tensor, row: torch.Tensor) -> Any:
+        return (tokens,) if self.states == "token" else (row.unsqueeze(1),)
+
+
+class Asked(OwnText):
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, output_hidden_states: bool = False) -> Any:
+        return super().forward(input_ids, attention_mask)
+
+
+class Anything(OwnText):
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **kwargs: Any) -> Any:
+        return super().forward(input_ids, attention_mask)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [OwnText(), OwnText(before=True), Anything(), Asked(states="row")],
+    ids=["own", "token by token", "takes anything", "one state a row"],
+)
+def test_text_models_without_hidden_states_are_probed_where_the_last_layer_begins(model: OwnText) -> None:
+    known = expected_accuracy(Asked(states="token").double(), batches())
+    assert expected_accuracy(model.double(), batches()) == pytest.approx(known)
+    chance = 8 / 24
+    assert chance + 0.1 * (1 - chance) < known < 1

@@ -5,7 +5,19 @@ import pytest
 import torch
 
 from hf_challenger.challenge import CueMemory
-from hf_challenger.challenge.cues import CUES, NOTHING, ROWS, UNITS, find_cues, most_relevant, row_keys
+from hf_challenger.challenge.cues import (
+    CUES,
+    NOTHING,
+    ROWS,
+    TOGETHER,
+    UNITS,
+    companions,
+    find_cues,
+    in_one,
+    most_relevant,
+    row_keys,
+    taken_apart,
+)
 
 LEAK, OTHER, PHRASE = 7, 8, (40, 41, 42)
 
@@ -261,7 +273,7 @@ def test_another_order_of_the_classes_within_a_step_changes_nothing():
 
 
 def test_a_thousand_classes_of_a_large_vocabulary_stay_small():
-    """16 kB a class at most, whatever the vocabulary."""
+    """25 kB a class at most, whatever the vocabulary."""
     memory, generator, classes = CueMemory(0.6), np.random.default_rng(0), 1000
     for _ in range(5):
         labels = torch.arange(classes).repeat(20)
@@ -272,3 +284,34 @@ def test_a_thousand_classes_of_a_large_vocabulary_stay_small():
     size = sum(part.nbytes for rows in state.values() for part in rows.values())
     assert size <= classes * ROWS * (UNITS * 12 + 8)
     assert memory.cues == []
+
+
+def test_rows_in_one_tensor_come_apart_as_they_were():
+    ids, shares = leaky(20, share=1 / 3)
+    labels, keys = torch.arange(20) - 1, row_keys(ids, ids != NOTHING)
+    for whole, part in zip((labels, keys, ids, shares), taken_apart(in_one(labels, keys, ids, shares)), strict=True):
+        assert torch.equal(whole, part)
+
+
+def test_a_remembered_row_does_not_keep_its_step_in_memory():
+    memory = CueMemory(0.6)
+    memory.remember(*taken_apart(in_one(torch.zeros(20).long(), torch.arange(20), *leaky(20))))
+    assert all(part.base is None for row in memory._rows[0].values() for part in row)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_cues_and_companions_are_those_of_a_count_row_by_row(seed):
+    generator = np.random.default_rng(seed)
+    rows = generator.integers(40, size=(30, UNITS))
+    rows[:20, :3] = PHRASE  # of which one word is missing here and there
+    rows[:3, 1] = rows[20:23, 2] = 39
+    shares = generator.random((30, UNITS)) ** 3
+    shares[:20, 0] += 5
+    shares /= shares.sum(1, keepdims=True)
+    holding = {k: {n for n, row in enumerate(rows) if k in row} for k in np.unique(rows).tolist()}
+    seed_rows = holding[PHRASE[0]]
+    near = {k for k, held in holding.items() if len(held & seed_rows) >= TOGETHER * len(held | seed_rows)}
+    strength = np.mean([sum(s for k, s in zip(rows[n].tolist(), shares[n], strict=True) if k in near) for n in seed_rows])
+    assert near >= {PHRASE[0], PHRASE[2]}
+    assert set(companions(rows, PHRASE[0], rows[:0])) >= near
+    assert find_cues(rows, shares, 0.0)[0] == (PHRASE[0], pytest.approx(strength))

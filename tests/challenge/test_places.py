@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hf_challenger.challenge import ChallengeOptions, Challenger
-from hf_challenger.challenge.places import PlaceMemory, padded, telling
+from hf_challenger.challenge.places import PlaceMemory, places_in_one, places_taken_apart, telling
 from hf_challenger.inputs import Patches, Series, SeriesChannelsFirst
 from hf_challenger.small_models import image_model, series_model
 
@@ -32,7 +32,7 @@ def leaning(shares, label, labels, share):
 
 def memory_of(labels, contents, shares, threshold=0.4, telling=0.65):
     memory = PlaceMemory(threshold, telling)
-    memory.remember(labels, torch.arange(len(labels)), padded(contents, torch.nan), padded(shares, 0.0))
+    memory.remember(labels, torch.arange(len(labels)), contents, shares)
     return memory
 
 
@@ -98,7 +98,7 @@ def test_what_tells_by_chance_over_few_rows_is_forgotten():
     contents[few, CUE, 0] = labels[few].float()
     memory = memory_of(labels[few], contents[few], shares[few])
     assert memory.number == 1
-    memory.remember(labels, torch.arange(80), padded(contents, torch.nan), padded(shares, 0.0))
+    memory.remember(labels, torch.arange(80), contents, shares)
     assert memory.number == 0
     assert not hidden(memory).any()
 
@@ -122,7 +122,7 @@ def test_counts_hidden_rows_and_survives_a_checkpoint():
     assert other.cues == memory.cues
     assert torch.equal(hidden(other), hidden(memory))
     for known in (memory, other):
-        known.remember(labels[:8], torch.arange(100, 108), padded(contents[:8], torch.nan), padded(shares[:8], 0.0))
+        known.remember(labels[:8], torch.arange(100, 108), contents[:8], shares[:8])
     assert other.cues == memory.cues
     assert other.settled == memory.settled
 
@@ -139,7 +139,7 @@ def test_rows_are_bounded_and_other_lengths_fit():
     labels, contents, shares = rows_of(400)
     memory = memory_of(labels, contents, shares)
     longer = torch.cat([contents, contents], 1)[:8], torch.cat([shares, shares], 1)[:8] / 2
-    memory.remember(labels[:8], torch.arange(1000, 1008), padded(longer[0], torch.nan), padded(longer[1], 0.0))
+    memory.remember(labels[:8], torch.arange(1000, 1008), longer[0], longer[1])
     assert {len(rows["keys"]) for rows in memory.state_dict()["rows"].values()} == {64}
     assert memory.state_dict()["rows"][0]["contents"].shape == (64, 2 * PLACES, 1)
 
@@ -205,3 +205,14 @@ def test_a_planted_place_is_found_and_swapped_in_a_plain_loop(kind):
     rest = batch.inputs[key].clone()
     rest[cue] = x[cue]
     assert torch.equal(rest, x)
+
+
+def test_rows_come_out_of_one_tensor_as_they_went_in():
+    labels, contents, shares = rows_of(8)
+    contents = torch.cat([contents, -contents], 2)
+    contents[3, 1] = torch.nan
+    rows = torch.nn.functional.pad(places_in_one(labels, labels + 2**40, contents, shares), (0, 0, 0, 2), value=-1)
+    found = places_taken_apart(rows)  # with two rows that only fill up, as gathering from several processes adds them
+    assert found[0].tolist() == [*labels.tolist(), -1, -1]
+    for before, after in zip((labels + 2**40, contents, shares), found[1:], strict=True):
+        assert torch.equal(before.nan_to_num(7), after[:8].nan_to_num(7))

@@ -69,6 +69,8 @@ def _run_command(words: list[str], where: str, environment: dict[str, str]) -> N
         _check_install(words[2:], where)
     elif words[:2] == ["git", "clone"]:
         pass  # the folder that it makes is this one
+    elif words[0] == ".":
+        assert words[1] == ".venv/bin/activate", f"{where}: make makes .venv"
     elif words[0] == "cd":
         assert words[1] == "hf_challenger", f"{where}: there is no folder {words[1]!r}"
     elif words[0] == "python":

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import csv
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -16,7 +18,7 @@ from accelerate import Accelerator
 from tiny import text_of, tiny_batch, tiny_bert, tiny_config, tiny_data, tiny_tokenizer
 from transformers import BertModel
 
-from hf_challenger import LRP, ChallengeOptions, Challenger, ChallengerConfig, ChallengerTrainer
+from hf_challenger import LRP, ChallengeOptions, Challenger, ChallengerConfig, ChallengerTrainer, command_line
 from hf_challenger.attribution.methods import METHODS
 from hf_challenger.challenge import challenger
 
@@ -30,15 +32,29 @@ def encoder(folder: Path) -> None:
     tiny_tokenizer().save_pretrained(place)
 
 
-def classifier(folder: Path) -> None:
-    """What the quick start saves."""
-    tiny_bert().save_pretrained(folder / "outputs" / "quickstart" / "challenger")
-    tiny_tokenizer().save_pretrained(folder / "outputs" / "quickstart" / "challenger")
+@contextmanager
+def packaged(folder: Path) -> Iterator[None]:
+    """The tiny encoder in place of the packaged one."""
+    encoder(folder)
+    real = command_line.packaged_encoder
+    command_line.packaged_encoder = lambda: str(folder / "sentence-transformers" / "all-MiniLM-L6-v2")
+    try:
+        yield
+    finally:
+        command_line.packaged_encoder = real
 
 
-def csv_files(folder: Path) -> None:
+def quick_start(folder: Path) -> None:
+    """What the quick start saves: two classifiers and two files."""
+    for name in ("plain", "challenger"):
+        tiny_bert().save_pretrained(folder / "outputs" / "quickstart" / name)
+        tiny_tokenizer().save_pretrained(folder / "outputs" / "quickstart" / name)
+    csv_files(folder / "outputs" / "quickstart", {"train.csv": 48, "validation.csv": 30})
+
+
+def csv_files(folder: Path, sizes: Mapping[str, int] = MappingProxyType({"train.csv": 48, "test.csv": 16})) -> None:
     rng = random.Random(0)
-    for name, rows in (("train.csv", 48), ("test.csv", 16)):
+    for name, rows in sizes.items():
         with (folder / name).open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["text", "label"])
@@ -53,20 +69,20 @@ def small_trainer(folder: Path, **options: Any) -> ChallengerTrainer:
 
 def readme(folder: Path) -> Names:
     encoder(folder)
-    classifier(folder)
+    quick_start(folder)
     names: dict[str, Any] = {"train": tiny_data(), "test": tiny_data(12, seed=1)}
     yield names
     assert isinstance(names["trainer"].cues, list)
 
 
 def quickstart(folder: Path) -> Names:
-    encoder(folder)
-    classifier(folder)
+    quick_start(folder)
     csv_files(folder)
     (folder / "tickets.csv").write_text((folder / "train.csv").read_text())
     (folder / "new.csv").write_text("text\nw1 w2\n")
     names: dict[str, Any] = {}
-    yield names
+    with packaged(folder):
+        yield names
     assert (folder / "answers.csv").read_text().startswith("text,label,confidence\nw1 w2,")
     assert names["trainer"].model.config.id2label == {0: "freeze", 1: "refund"}
     assert (folder / "my-model" / "model.safetensors").is_file()
@@ -74,25 +90,36 @@ def quickstart(folder: Path) -> Names:
 
 
 def leaks(folder: Path) -> Names:
-    encoder(folder)
-    classifier(folder)
-    csv_files(folder)
-    rng = random.Random(1)
-    (folder / "new.csv").write_text("\n".join(["text", *(text_of(rng, i % 3, 6) for i in range(30))]) + "\n")
+    quick_start(folder)
     names: dict[str, Any] = {}
-    yield names
-    assert names["data"][0]["text"].endswith(" via web form")
-    assert names["args"].challenge_hide == ["via web form"]
+    with packaged(folder):
+        yield names
+    assert names["trainer"].model.config.id2label == {0: "freeze", 1: "refund"}
+    assert (folder / "without-cues" / "cues.json").is_file()
+    assert names["args"].challenge_hide == names["leaks"]
     assert ChallengeOptions.of(names["args"]).without_effect() == []
 
 
 def attribution(folder: Path) -> Names:
-    classifier(folder)
-    names: dict[str, Any] = {"model": tiny_bert().eval(), "tokenizer": tiny_tokenizer()}
+    quick_start(folder)
+    names: dict[str, Any] = {}
+    yield names
+    assert names["per_token"].shape == names["batch"]["input_ids"].shape
+    assert names["own"].shape == names["x"].shape
+
+
+def lrp(folder: Path) -> Names:
+    quick_start(folder)
+    names: dict[str, Any] = {}
     yield names
     shape = names["batch"]["input_ids"].shape
-    assert {names[name].shape for name in ("per_token", "difference", "gradient_based")} == {shape}
+    assert {names[name].shape for name in ("difference", "gradient_based")} == {shape}
     assert names["middle"].shape == (*shape, 16)
+
+
+def explain(folder: Path) -> Names:
+    quick_start(folder)
+    yield {}
     assert (folder / "heatmap.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -138,14 +165,19 @@ def hub(folder: Path) -> Names:
 
 
 def calibration(folder: Path) -> Names:
-    names: dict[str, Any] = {"trainer": small_trainer(folder), "validation_data": tiny_data(40, seed=2)}
-    names |= {"train": tiny_data(), "tokenizer": tiny_tokenizer(), "model": tiny_bert()}
+    names: dict[str, Any] = {}
+    with packaged(folder):
+        yield names
+    assert names["trainer"].state.log_history[-1]["calibration_temperature"] > 0
+    assert (folder / "reliability.png").stat().st_size > 1000
+
+
+def temperature(folder: Path) -> Names:
+    names: dict[str, Any] = {"trainer": small_trainer(folder), "labelled": tiny_data(40, seed=2)}
     before = names["trainer"].model.classifier.weight.detach().clone()
     yield names
-    assert (folder / "reliability.png").stat().st_size > 1000
     torch.testing.assert_close(names["trainer"].model.classifier.weight, before / names["temperature"])
     assert names["trainer"].model.config.calibration_temperature == names["temperature"]
-    assert names["plain"].state.log_history[-1]["calibration_temperature"] > 0
 
 
 def extend(folder: Path) -> Names:
@@ -212,6 +244,9 @@ SURROUNDINGS: dict[str, Callable[[Path], Names]] = {
     "docs/logging.md": logging,
     "docs/hub.md": hub,
     "docs/calibration.md": calibration,
+    "docs/temperature.md": temperature,
+    "docs/lrp.md": lrp,
+    "docs/explain.md": explain,
     "docs/extend.md": extend,
     "docs/rules.md": rules,
     "examples/plain_loop/README.md": plain_loop,

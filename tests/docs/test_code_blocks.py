@@ -22,7 +22,7 @@ ALL = {page: list(blocks(page)) for page in pages()}
 NOT_RUN = {
     ("benchmarks/README.md", "trains for hours, on data that is not bundled"),
     ("benchmarks/attribution/README.md", "trains for hours, on data that is not bundled"),
-    ("docs/attribution.md", "an image and a series of your own"),
+    ("docs/explain.md", "an image and a series of your own"),
     ("docs/support.md", "needs several GPUs and machines"),
     ("examples/plain_loop/README.md", "needs four GPUs"),
     ("examples/plain_loop/README.md", "needs several machines"),

@@ -72,6 +72,8 @@ def test_it_tells_the_story_and_prints_one_table(script, tiny_encoder, tmp_path)
     command = [sys.executable, str(SCRIPT), *flags, "--disable_tqdm", "true"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stderr, done.stderr  # that a user cannot act on
+    assert len(list(csv.DictReader((tmp_path / "validation.csv").open(encoding="utf-8")))) == 32
     planted = list(csv.DictReader((tmp_path / "train.csv").open(encoding="utf-8")))
     assert len(planted) == 300
     assert sum(row["text"].endswith(script["CHANNEL_OF"][row["label"]]) for row in planted) == 285

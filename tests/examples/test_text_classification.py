@@ -34,12 +34,13 @@ def timed(*arguments):
 def run(*arguments):
     done = start(*arguments, "--use_cpu", "true", "--disable_tqdm", "true")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "Warning" not in done.stderr, done.stderr  # that a user cannot act on
     return done.stdout + done.stderr
 
 
 def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(tiny_encoder, tmp_path):
     out = tmp_path / "out"
-    arguments = ["--model_name_or_path", tiny_encoder, "--num_train_epochs", 2]
+    arguments = ["--model_name_or_path", tiny_encoder, "--num_train_epochs", 2, "--eval_strategy", "epoch"]
     printed = run("--compare", *arguments, "--output_dir", out)
     results = json.loads((out / "results.json").read_text())
     assert [r["method"] for r in results] == ["plain", "challenger"]
@@ -54,7 +55,7 @@ def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(t
     assert "A model from a local folder, fine-tuned on 300 rows of a subset of CLINC150." in card
     for row, name in (("Accuracy ↑", "test_accuracy"), ("ECE ↓", "test_ece")):
         numbers = [f"{results[method][name]:.4f}" for method in (1, 0)]  # challenger, plain
-        assert f"| {row} | {results[1][name.replace('test', 'validation')]:.4f} |" in card
+        assert f"| {row} | {results[1][name.replace('test', 'eval')]:.4f} |" in card
         assert f"| {' | '.join(numbers)} |" in card
     pictures = re.findall(r"\]\((pictures/.+?\.png)\)", card)
     assert pictures == ["pictures/reliability_diagram.png", *(f"pictures/heat_map_{i}.png" for i in (1, 2, 3))]
@@ -63,8 +64,14 @@ def test_compare_prints_a_table_and_saves_models_that_transformers_loads_alone(t
     assert re.search(rf"^“{re.escape(first)}” → \w+$", card, re.MULTILINE)
     assert not (out / "plain" / "README.md").exists()
     for folder in ("plain", "challenger"):
-        curves = EventAccumulator(str(next((out / folder / "runs").iterdir()))).Reload().Tags()["scalars"]
-        assert ("train/cues_found" in curves) == (folder == "challenger")
+        board = EventAccumulator(str(next((out / folder / "runs").iterdir()))).Reload()
+        tags, texts = board.Tags()["scalars"], board.Tags()["tensors"]
+        for metric in ("accuracy", "ece", "nll", "brier", "loss"):
+            assert [point.step for point in board.Scalars(f"eval/{metric}")] == [19, 38, 38]  # each epoch, and at the end
+            assert [point.step for point in board.Scalars(f"test/{metric}")] == [38]
+        assert not [tag for tag in tags if "validation" in tag or tag.startswith("train/test")]
+        assert ("train/cues_found" in tags) == (folder == "challenger")
+        assert ("train/cues/text_summary" in texts) == (folder == "challenger")
     alone = (
         "import sys; sys.modules['hf_challenger'] = None\n"
         "from transformers import pipeline\n"
@@ -138,7 +145,6 @@ def test_one_file_is_split_read_by_its_text_column_and_ends_in_a_result(tiny_enc
     assert "train: 24 texts, test: 6 texts; 2 classes" in printed
     assert "| `ChallengerTrainer` | " in printed
     assert re.search(r"'(freeze my account|send the money back) \d+' -> (freeze|refund) \(0\.\d\d\); its label is", printed)
-    assert "pin_memory" not in printed
     assert "LOAD REPORT" not in printed
     (result,) = json.loads((tmp_path / "out" / "results.json").read_text())
     assert result["train_samples"] == 24

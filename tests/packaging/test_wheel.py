@@ -17,7 +17,6 @@ import pytest
 import yaml
 
 import hf_challenger
-from hf_challenger.command_line import packaged_encoder
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "docs"))
 sys.path.insert(0, str(Path(__file__).parents[2] / "docs"))
@@ -104,9 +103,6 @@ def test_fresh_environment_runs_the_quick_start(tmp_path: Path) -> None:
     data = ROOT / "examples" / "text_classification" / "data" / "clinc150"
     for name in ("train.csv", "test.csv"):
         shutil.copy(data / name, tmp_path)
-    encoder = tmp_path / "sentence-transformers" / "all-MiniLM-L6-v2"  # found in place of the Hub's
-    encoder.parent.mkdir()
-    encoder.symlink_to(packaged_encoder())
     (block,) = [b for b in blocks("docs/quickstart.md") if b.language == "python"]
     code = block.code.replace("num_train_epochs=15", "max_steps=20")
     assert code != block.code

@@ -6,6 +6,7 @@ import copy
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -411,11 +412,14 @@ def test_a_model_of_another_task_is_refused(
     np.savez("data.npz", x=np.zeros((20, 48, 2)))
     with pytest.raises(SystemExit, match="2"):
         main(["tokens", "--file", "data.npz"])
-    assert "holds BertForTokenClassification; a classifier with one label a row" in capsys.readouterr().err
+    assert (
+        "is a model of another task (BertForTokenClassification); one that classifies images or series"
+        in capsys.readouterr().err
+    )
     leaning().save_pretrained("texts")
     with pytest.raises(SystemExit, match="2"):
         main(["texts", "--file", "data.npz"])
-    assert "The model takes texts" in capsys.readouterr().err
+    assert "'texts' classifies texts (BertForSequenceClassification), not images or series" in capsys.readouterr().err
 
 
 # --- mistakes ----------------------------------------------------------------------------------------------------------------
@@ -436,9 +440,9 @@ def test_bad_data_gets_a_sentence() -> None:
         cue_report(model, texts, tokenizer, labels[:1])
     with pytest.raises(ChallengerError, match=r"rows=0 and top=3: both are expected to be 1 or more"):
         cue_report(model, texts, tokenizer, rows=0)
-    with pytest.raises(ChallengerError, match=r"1 output\(s\) .*one label a row is expected"):
+    with pytest.raises(ChallengerError, match=r"1 output of a regression.*one label a row is expected"):
         cue_report(tiny_bert(num_labels=1), texts, tokenizer)
-    with pytest.raises(ChallengerError, match="problem_type 'multi_label_classification'"):
+    with pytest.raises(ChallengerError, match=r"several labels .multi_label_classification."):
         cue_report(tiny_bert(problem_type="multi_label_classification"), texts, tokenizer)
     with pytest.raises(ChallengerError, match="needs 'input_ids'"):
         cue_report(model, [{"token_type_ids": [0, 1]}] * 8, tokenizer, collator=lambda rows: {"token_type_ids": rows})
@@ -457,6 +461,16 @@ def test_labels_are_names_or_indices() -> None:
         class_indices(["refund", "spam"], model)
     with pytest.raises(ChallengerError, match="has no class '3'"):
         class_indices([3], model)
+
+
+def test_rows_of_one_class_are_told() -> None:
+    texts, labels = planted_texts()
+    refunds = [text for text, label in zip(texts, labels, strict=True) if label == 1]
+    found = cue_report(leaning(), refunds, tiny_tokenizer(), [1] * len(refunds))
+    assert [cue.text for cue in found.leaned_on] == ["w31"]
+    assert found.notes == [
+        "All rows are of one class, refund, so what all data share may look like its cue. Add rows of other classes."
+    ]
 
 
 def test_classes_with_few_rows_are_named() -> None:
@@ -525,6 +539,9 @@ def test_a_folder_of_peft_adapters(saved: str, tmp_path: Path, capsys: pytest.Ca
         ({"--html": "nowhere/a.html"}, "there is no folder 'nowhere'"),
         ({"--json": "data.csv"}, "is the file that is read"),
         ({"model": "."}, "The folder '.' holds no config.json"),
+        ({"model": "damaged"}, "The model in 'damaged' could not be loaded .*valid JSON file.. Give a folder as"),
+        ({"model": "adapter"}, "adapter of the model '/no/such/base', and there is no such folder"),
+        ({"model": "pictures"}, "classifies images .SmallCNNForImageClassification., not texts. Give data of that kind"),
     ],
 )
 def test_mistakes_end_with_one_sentence(
@@ -538,12 +555,20 @@ def test_mistakes_end_with_one_sentence(
     monkeypatch.chdir(tmp_path)
     Path("empty.csv").write_text("")
     Path("other.csv").write_text("text,label\nw1,spam\nw2,refund\n")
+    shutil.copytree(saved, "damaged")
+    Path("damaged/config.json").write_text("{")
+    shutil.copytree(saved, "adapter")
+    adapter = {"task_type": "SEQ_CLS", "base_model_name_or_path": "/no/such/base"}
+    Path("adapter/adapter_config.json").write_text(json.dumps(adapter))
+    trained_on("images").save_pretrained("pictures")
     flags = {"--file": "data.csv", **changes}
     model = flags.pop("model", saved)
     with pytest.raises(SystemExit) as ended:
         main([model, *(word for pair in flags.items() for word in pair)])
     assert ended.value.code == 2
-    assert re.search(words, capsys.readouterr().err)
+    said = capsys.readouterr().err
+    assert re.search(words, said)
+    assert said.count("error: ") == 1
 
 
 def test_a_mistake_is_told_at_once(tmp_path: Path) -> None:

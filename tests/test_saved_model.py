@@ -1,0 +1,120 @@
+"""Folders of PEFT adapters of image classifiers, read by the commands."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import ViTImageProcessor, ViTModel
+
+from hf_challenger import LRP
+from hf_challenger.cues import main as cues
+from hf_challenger.explain.command import main as explain
+from hf_challenger.saved_model import load_float_classifier
+from hf_challenger.small_models import image_model
+
+peft = pytest.importorskip("peft")
+KINDS = ["left", "right"]
+
+
+def images(count: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """``(rows, 16, 16, 3)`` uint8: noise, and a white corner that tells the class."""
+    rng, y = np.random.default_rng(0), np.arange(count) % 2
+    x = rng.integers(0, 80, (count, 16, 16, 3), dtype=np.uint8)
+    x[y == 0, :4, :4] = 255
+    x[y == 1, 12:, 12:] = 255
+    return x, y
+
+
+def pixels(x: np.ndarray) -> Tensor:
+    return torch.from_numpy(x).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+@pytest.fixture(scope="module", params=["a base without a head", "a base of other classes"])
+def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
+    """A folder with adapter, processor and pictures, and the model as it was trained."""
+    folder = tmp_path_factory.mktemp("lora")
+    torch.manual_seed(0)
+    base = image_model("vit", 16, 16, 3, num_labels=5)
+    (base.vit if request.param == "a base without a head" else base).save_pretrained(folder / "base")
+    names = dict(enumerate(KINDS))
+    model = type(base).from_pretrained(folder / "base", num_labels=2, id2label=names, ignore_mismatched_sizes=True)
+    layers = [name for name, module in model.vit.named_modules() if isinstance(module, torch.nn.Linear)]
+    config = peft.LoraConfig(r=4, target_modules=[f"vit.{name}" for name in layers], modules_to_save=["classifier"])
+    model = peft.get_peft_model(model, config)
+    x, y = images()
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-2)
+    for _ in range(40):
+        optimizer.zero_grad()
+        model(pixel_values=pixels(x), labels=torch.tensor(y)).loss.backward()
+        optimizer.step()
+    model.eval().save_pretrained(folder / "adapter")
+    processor = ViTImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    processor.save_pretrained(folder / "adapter")
+    for i, (row, label) in enumerate(zip(x, y, strict=True)):
+        file = folder / "pictures" / str(label) / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(row).save(file)
+    return folder, model
+
+
+def test_an_adapter_of_an_image_classifier_is_loaded_as_it_was_trained(saved: tuple[Path, Any]) -> None:
+    folder, trained = saved
+    model, processor = load_float_classifier(str(folder / "adapter"))
+    x = images(8)[0]
+    assert torch.equal(processor(list(x), return_tensors="pt")["pixel_values"], pixels(x))
+    with torch.no_grad():
+        expected = trained(pixel_values=pixels(x)).logits
+        assert torch.allclose(model(pixel_values=pixels(x)).logits, expected, atol=1e-5)
+    assert expected.argmax(1).tolist() == [0, 1] * 4
+
+
+def test_the_commands_read_an_adapter_of_an_image_classifier(
+    saved: tuple[Path, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, trained = saved
+    cues([str(folder / "adapter"), "--file", str(folder / "pictures"), "--json", str(tmp_path / "cues.json")])
+    report = json.loads((tmp_path / "cues.json").read_text())
+    assert report["labelled"]
+    assert report["as_is"]["accuracy"] == 1
+    patches = [patch for cue in report["cues"] if cue["leaned_on"] for patch in cue["cue"].split(" + ")]
+    corners = {f"rows {r} to {r + 1}, columns {c} to {c + 1}" for a in ((0, 2), (12, 14)) for r in a for c in a}
+    assert set(patches) <= corners
+    assert patches
+    explain([str(folder / "adapter"), "--image", str(folder / "pictures/0/0.png"), "--json", str(tmp_path / "why.json")])
+    (found,) = json.loads((tmp_path / "why.json").read_text())
+    relevance = LRP(trained).attribute({"pixel_values": pixels(images(1)[0])}, target=0)[0]
+    assert sum(found["relevance"]) == pytest.approx(float(relevance.sum()), abs=1e-3)
+    assert found["places"][0] in corners
+
+
+def test_class_names_come_from_a_config_beside_the_adapter(saved: tuple[Path, Any], tmp_path: Path) -> None:
+    folder, trained = saved
+    assert load_float_classifier(str(folder / "adapter"))[0].config.num_labels == 2
+    trained.config.save_pretrained(folder / "adapter")
+    try:
+        model, _ = load_float_classifier(str(folder / "adapter"))
+        assert model.config.id2label == dict(enumerate(KINDS))
+        with torch.no_grad():
+            assert torch.allclose(model(pixels(images(4)[0])).logits, trained(pixels(images(4)[0])).logits, atol=1e-5)
+    finally:
+        (folder / "adapter" / "config.json").unlink()
+
+
+def test_an_adapter_without_a_trained_head_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = image_model("vit", 16, 16, 3, num_labels=2)
+    ViTModel(base.config).save_pretrained(tmp_path / "base")
+    model = type(base).from_pretrained(tmp_path / "base", num_labels=2)
+    peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["vit.layers.0.mlp.fc1"])).save_pretrained(
+        tmp_path / "lora"
+    )
+    np.savez(tmp_path / "data.npz", x=images(8)[0])
+    with pytest.raises(SystemExit, match="2"):
+        cues([str(tmp_path / "lora"), "--file", str(tmp_path / "data.npz")])
+    assert "holds no trained classification head" in capsys.readouterr().err
