@@ -2,29 +2,30 @@
 """What a step costs: time and peak memory over those of a step of Trainer on the same batches.
 
 A step is ``training_step`` of the real trainer, the optimizer's step and ``zero_grad``. A stretch is so many steps in a row, of
-which some attribute and some do not; one cue is known and hidden. The ways of training take turns step by step in one process
-on the same batches, so that a machine that slows down slows all of them. A ratio compares the whole stretch.
+which exactly the share attributes that the rate says; one cue is known and hidden. The ways of training take turns step by step
+in one process on the same batches, so that a machine that slows down slows all of them. A ratio compares the whole stretch. One
+thread on a CPU is timed by the processor's clock, which other jobs do not move.
 
-    python benchmarks/step_cost.py                   # the cases of the device; writes results/step_cost.json and the picture
+    python benchmarks/step_cost.py                   # the cases of the device; writes results/step_cost.json, page and picture
     python benchmarks/step_cost.py --device cuda     # bf16, the larger cases
-    python benchmarks/step_cost.py --profile         # where the time of a stretch goes
-
-``make tables`` writes the tables.
+    python benchmarks/step_cost.py --profile         # the same, and where the time of a stretch goes
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import multiprocessing
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +93,20 @@ def build(case: str) -> tuple[Any, dict[str, Any]]:
     return BertForSequenceClassification(config), batch
 
 
+def step_numbers(seed: int, share: float) -> Iterator[int]:
+    """Numbers of steps without end, evenly spread, of which just that share attributes: few drawn steps would hold more or fewer."""
+    from hf_challenger.challenge.challenger import STEPS
+    from hf_challenger.keyed_random import keyed_uniform
+
+    attributes, others = (
+        (n for n in itertools.count() if (float(keyed_uniform(seed, STEPS, n)) < share) == wanted)
+        for wanted in (True, False)
+    )
+    every = round(1 / share)
+    for n in itertools.count(1):
+        yield next(others if n % every else attributes)
+
+
 def trainers(case: str, ways: list[str], args: argparse.Namespace) -> tuple[dict[str, Callable[[], None]], Any]:
     """One call a way of training: a step on the case's batch."""
     import torch
@@ -99,6 +114,7 @@ def trainers(case: str, ways: list[str], args: argparse.Namespace) -> tuple[dict
 
     from hf_challenger import ChallengerConfig, ChallengerTrainer
     from hf_challenger.challenge import ChallengeOptions, Cue
+    from hf_challenger.challenge.challenger import ATTRIBUTED, ATTRIBUTED_SETTLED
 
     torch.set_num_threads(args.threads)
     model, batch = build(case)
@@ -125,13 +141,17 @@ def trainers(case: str, ways: list[str], args: argparse.Namespace) -> tuple[dict
             challenger = trainer._challenger_for(model, ChallengeOptions.of(config))
             challenger.memory.load_state_dict({"rows": {}, "cues": [vars(cue)]})
 
-        def step(trainer: Any = trainer, inputs: Any = inputs, settled: bool = way == SETTLED) -> None:
+        numbers = step_numbers(config.seed, ATTRIBUTED_SETTLED if way == SETTLED else ATTRIBUTED)
+
+        def step(
+            trainer: Any = trainer, inputs: Any = inputs, settled: bool = way == SETTLED, numbers: Any = numbers
+        ) -> None:
+            trainer.state.global_step = next(numbers)
             if getattr(trainer, "_challenger", None) is not None:  # which of its rates the memory is fed at
                 trainer._challenger.memory._rows_since_news = 10**9 if settled else -(10**9)
             trainer.training_step(model, dict(inputs))
             optimizer.step()
             model.zero_grad()
-            trainer.state.global_step += 1
             if getattr(trainer, "_challenger", None) is not None:
                 trainer._challenger.update()
             if args.device == "cuda":
@@ -141,10 +161,11 @@ def trainers(case: str, ways: list[str], args: argparse.Namespace) -> tuple[dict
     return steps, model
 
 
-def seconds(call: Callable[[], Any]) -> float:
-    began = time.perf_counter()
+def seconds(call: Callable[[], Any], args: argparse.Namespace) -> float:
+    clock = time.process_time if args.device == "cpu" and args.threads == 1 else time.perf_counter
+    began = clock()
     call()
-    return time.perf_counter() - began
+    return clock() - began
 
 
 def measure(case: str, args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -158,7 +179,7 @@ def measure(case: str, args: argparse.Namespace) -> list[dict[str, Any]]:
         for n in range(args.steps):
             order = list(steps) if n % 2 else list(steps)[::-1]
             for way in order:
-                sums[way] += seconds(steps[way])
+                sums[way] += seconds(steps[way], args)
         spent.append(sums)
     return [
         {
@@ -322,23 +343,23 @@ def main() -> None:
         report |= json.loads(args.output.read_text())
     context = multiprocessing.get_context("spawn")
     for case in args.cases or CASES[args.device]:
+        report["results"] = [r for r in report["results"] if r["case"] != case]
+        for result in measure(case, args):
+            report["results"].append(result)
+            print(f"{case}: {result['way']}: {_ratio(result)}", flush=True)
+        for way in () if args.no_memory else ("Trainer", "ChallengerTrainer"):
+            with context.Pool(1) as pool:
+                report["peak_memory_mib"].setdefault(case, {})[way] = round(pool.apply(memory, (case, way, args)))
         if args.profile:
             with context.Pool(1) as pool:
                 report["profile"][case] = pool.apply(profile, (case, args))
-        else:
-            report["results"] = [r for r in report["results"] if r["case"] != case]
-            for result in measure(case, args):
-                report["results"].append(result)
-                print(f"{case}: {result['way']}: {_ratio(result)}", flush=True)
-            for way in () if args.no_memory else ("Trainer", "ChallengerTrainer"):
-                with context.Pool(1) as pool:
-                    report["peak_memory_mib"].setdefault(case, {})[way] = round(pool.apply(memory, (case, way, args)))
         name = torch.cuda.get_device_name() if args.device == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
         report.setdefault("hardware", {})[args.device] = name
         report["versions"] = {"torch": torch.__version__, "python": platform.python_version()}
         args.output.write_text(json.dumps(report, indent=1) + "\n")
     if args.output == RESULTS:
         picture(report, PICTURE)
+        subprocess.run([sys.executable, str(HERE / "tables.py")], check=True)
 
 
 if __name__ == "__main__":

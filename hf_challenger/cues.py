@@ -14,6 +14,10 @@ from .data.tables import Texts, find_column, find_text_column, labelled_texts, r
 from .errors import ChallengerError
 from .model_folder import FLOATS, TEXTS, check_classifier
 
+NEXT = (
+    "\nA cue may be legitimate evidence or a leak: that is for you to decide. To train without a leak, give ChallengerTrainer the"
+    " option"
+)
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".bmp")
 
 # torch and transformers are imported where they are used: mistakes in arguments and files are told before that.
@@ -70,6 +74,9 @@ def _run(args: argparse.Namespace) -> None:
         labels = texts.labels if any(texts.labels) else None
         report = cue_report(model, texts.texts, tokenizer, labels, pairs=texts.pairs, rows=args.rows, top=args.top)
     print(report)
+    if report.leaned_on:
+        example = [report.leaned_on[0].text]
+        print(f"{NEXT} challenge_hide={example!r}.")
     title = f"What {Path(args.model).name} leans on in {Path(args.file).name}"
     if args.json:
         _write(args.json, json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n")

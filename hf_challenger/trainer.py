@@ -45,6 +45,7 @@ class ChallengerTrainer(ScoredTrainer):
         super().__init__(*args, **kwargs)
         ChallengeOptions.of(self.args)  # an option that is wrong is told before anything is built
         self._challenger: Challenger | None = None
+        self._challenged_model: nn.Module | None = None  # what it was built for, as it came, maybe wrapped
         self._trains_as_trainer = False  # since this model or task cannot be challenged
         self._computed_losses = False  # in this training, by compute_loss of this class
         self._saved_memory: str | None = None  # of the checkpoint that training resumes from
@@ -171,8 +172,11 @@ class ChallengerTrainer(ScoredTrainer):
 
     def _challenger_for(self, model: nn.Module, options: ChallengeOptions) -> Challenger:
         """Built at the first challenge, and anew when options change (a search, a callback) or the model does."""
-        bare = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         known = self._challenger
+        if known is not None and model is self._challenged_model and known.options == options:
+            return known  # without unwrapping the model in each step, which looks at all its modules
+        bare = self.accelerator.unwrap_model(model, keep_torch_compile=False)
+        self._challenged_model = model
         if known is None or known.model is not bare or known.options != options:
             refuse_unsupported(model, self.args.n_gpu)
             memory = None

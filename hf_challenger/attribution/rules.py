@@ -185,8 +185,7 @@ def pass_unchanged(x: Tensor, y: Tensor, function: Callable[[Tensor], Tensor]) -
     value, y = x.detach(), y.detach()
     y_at_zero = float(function(torch.zeros(())))  # on the CPU, so that the device need not be waited for
     if y_at_zero == 0:
-        zero = value == 0
-        slope = (y / value.masked_fill(zero, 1)).masked_fill(zero, 0)
+        slope = (y / value).masked_fill_(value == 0, 0)  # 0 / 0 there
     else:
         floor = math.sqrt(torch.finfo(value.dtype).eps)
         slope = (y - y_at_zero) / torch.where(value < 0, value.clamp(max=-floor), value.clamp(min=floor))

@@ -25,17 +25,19 @@ def attribution_state(model: nn.Module) -> Iterator[None]:
     states of torch, numpy and Python are restored, because some models draw in eval mode too (Wav2Vec2 draws for LayerDrop).
     LeViT caches attention biases in eval mode: what is cached here is dropped, or the next evaluation would read stale ones.
     """
-    training = [(module, module.training) for module in model.modules()]
-    wanted = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    caches = [(module, module.attention_bias_cache) for module in model.modules() if hasattr(module, "attention_bias_cache")]
-    checkpointing = [module for module in model.modules() if getattr(module, "gradient_checkpointing", False)]
-    devices = sorted({p.device.index for p in model.parameters() if p.device.type == "cuda"})
+    modules, parameters = [*model.modules()], [*model.parameters()]
+    training = [(module, module.training) for module in modules]
+    wanted = [parameter for parameter in parameters if parameter.requires_grad]
+    caches = [(module, module.attention_bias_cache) for module in modules if "attention_bias_cache" in vars(module)]
+    checkpointing = [module for module in modules if _checkpoints(module)]
+    devices = sorted({p.device.index for p in parameters if p.device.type == "cuda"})
     drawn = random.getstate(), np.random.get_state()
     with eager_pass(model), torch.random.fork_rng(devices=devices):
         try:
             # Not model.eval(): a user's own override of train() may do more than set flags.
-            for module, _ in training:
-                module.training = False
+            for module, flag in training:
+                if flag:
+                    module.training = False
             for module, _ in caches:
                 module.attention_bias_cache = {}  # type: ignore[assignment]
             for parameter in wanted:
@@ -53,4 +55,10 @@ def attribution_state(model: nn.Module) -> Iterator[None]:
             for parameter in wanted:
                 parameter.requires_grad_(True)
             for module, flag in training:
-                module.training = flag
+                if module.training != flag:  # setting an attribute of a module takes microseconds, and there are hundreds
+                    module.training = flag
+
+
+def _checkpoints(module: nn.Module) -> bool:
+    """Looked up past ``nn.Module.__getattr__``, which takes microseconds to find that there is none."""
+    return bool(vars(module).get("gradient_checkpointing", getattr(type(module), "gradient_checkpointing", False)))

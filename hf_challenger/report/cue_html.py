@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from ..heatmap_html import STYLE
-from .cue_results import KEY, LEAST_CHANGED, LEAST_DROP, CueEffect, CueReport, Example, percent, share
+from .cue_results import KEY, LEAST_CHANGED, LEAST_DROP, LEVEL, CueEffect, CueReport, Example, percent, share
 from .pictures import svg
 
 LISTED = 6  # cues in the answer, and cues with examples
@@ -67,8 +67,8 @@ def cue_page(report: CueReport, title: str) -> str:
 {_pictures(report)}
 {_table(report)}
 {examples}
-<footer>A model leans on a cue if, with the cue hidden, at least {percent(LEAST_CHANGED)} of the predictions change and the
-mean probability of the class falls by at least {percent(LEAST_DROP)} of itself. Whether a cue is a leak or legitimate evidence
+<footer>A model leans on a cue if, with the cue hidden, significantly more than {percent(LEAST_CHANGED)} of the predictions
+change (binomial test at {percent(LEVEL)}) and the mean probability of the class falls by at least {percent(LEAST_DROP)} of itself. Whether a cue is a leak or legitimate evidence
 is for a person to decide.</footer>
 </body>
 </html>
@@ -79,7 +79,8 @@ def _cues(report: CueReport) -> str:
     if not report.leaned_on:
         return ""
     items = "\n".join(
-        f"<li><strong>{escape(cue.text)}</strong><small>{escape(cue.class_name)}: in {percent(cue.coverage)} of its rows</small></li>"
+        f"<li><strong>{escape(cue.text)}</strong><small>{escape(cue.class_name)}: in {percent(cue.coverage)} of its rows;"
+        f" hidden, {percent(cue.hidden.changed)} of their predictions change</small></li>"
         for cue in report.leaned_on[:LISTED]
     )
     if len(report.leaned_on) > LISTED:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from math import comb
 from typing import Any
 
 from .pictures import Picture
 
 LEAST_CHANGED = 0.02  # share of predictions that change
+LEVEL = 0.05  # of the test that more of them change: one changed row of 30 may well be chance
 LEAST_DROP = 0.05  # of the mean probability of the class, as a share of itself: with many classes it may be small
 SHOWN = 20  # candidates in a terminal
 WIDEST = 60  # characters of a cell there
 KEY = (
-    "of rows: share of the class's rows that hold the cue. strength: mean share of their positive relevance. changed, probability"
-    " and\naccuracy: with the cue as it is → hidden → exchanged for one of another class, where there is one."
+    "of rows: share of the class's rows that hold the cue. strength: mean share of their positive relevance that it holds.\n"
+    "changed: predictions that change with the cue hidden → exchanged for one of another class, where there is one.\n"
+    "probability of the class, and accuracy: as it is → hidden → exchanged."
 )
 
 
@@ -106,9 +109,15 @@ class CueEffect:
 
     @property
     def leaned_on(self) -> bool:
-        """Whether, with the cue hidden, at least :data:`LEAST_CHANGED` of the predictions change and the mean probability of
-        the class falls by at least :data:`LEAST_DROP` of itself."""
-        return self.hidden.changed >= LEAST_CHANGED and self.drop >= LEAST_DROP * self.as_is.probability
+        """Whether, with the cue hidden, significantly more than :data:`LEAST_CHANGED` of the predictions change and the mean
+        probability of the class falls by at least :data:`LEAST_DROP` of itself.
+
+        A one-sided binomial test at :data:`LEVEL`: the exact interval of the share (Clopper and Pearson, Biometrika 1934) lies
+        above :data:`LEAST_CHANGED`.
+        """
+        changed = round(self.hidden.changed * self.rows)
+        fewer = sum(comb(self.rows, k) * LEAST_CHANGED**k * (1 - LEAST_CHANGED) ** (self.rows - k) for k in range(changed))
+        return 1 - fewer < LEVEL and self.drop >= LEAST_DROP * self.as_is.probability
 
 
 @dataclass

@@ -29,16 +29,18 @@ def cue_figure(report: CueReport, title: str = "", shown: int = 12) -> Any:
     for n, cue in enumerate(cues):
         colour = ORANGE if cue.leaned_on else GREY
         axes.plot([cue.hidden.probability, cue.as_is.probability], [n, n], color=colour, linewidth=3)
-        axes.plot(cue.hidden.probability, n, "o", color="white", markeredgecolor=INK, label="hidden" if not n else None)
-        axes.plot(cue.as_is.probability, n, "o", color=INK, label="as it is" if not n else None)
+        marks: dict[str, Any] = {"marker": "o", "linestyle": "", "clip_on": False, "zorder": 3}
+        axes.plot(cue.hidden.probability, n, color="white", markeredgecolor=INK, label=None if n else "hidden", **marks)
+        axes.plot(cue.as_is.probability, n, color=INK, label=None if n else "as it is", **marks)
     names = [f"{cue.class_name}: {cue.text}" for cue in cues]
     axes.set_yticks(range(len(cues)), [name if len(name) <= 45 else name[:44] + "…" for name in names], parse_math=False)
-    axes.set(xlim=(0, 1.02), xlabel="mean probability of the class; orange: leaned on")
-    axes.invert_yaxis()
+    axes.set(xlim=(0, 1.02), ylim=(max(len(cues), 1) - 0.5, -0.5))
+    axes.set_xlabel("mean probability of the class; orange: leaned on")
     if cues:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=2)
     tidy(axes)
     if lines:
+        below[0].supxlabel("mean of each class; orange: where its positive relevance lies", fontsize=8)
         panels = below[0].subplots(lines, columns, squeeze=False).ravel()
         for panel in panels:
             panel.axis("off")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from torch import Tensor
@@ -78,9 +79,10 @@ def image_relevance(image: Tensor, relevance: Tensor, title: str = "") -> Any:
     left, right = figure.subplots(1, 2)
     show_image(left, image)
     shown = right.imshow(summed.numpy(), cmap=diverging(), vmin=-largest, vmax=largest, interpolation="nearest")
-    left.set_title(title or "input")
+    figure.suptitle("\n".join(textwrap.wrap(title, 60)), parse_math=False)
+    left.set_title("input")
     right.set_title("relevance")
     for axes in (left, right):
         axes.set(xticks=[], yticks=[])
-    figure.colorbar(shown, ax=right, shrink=0.85, label=FOR_AND_AGAINST)
+    figure.colorbar(shown, ax=right, shrink=0.85).set_label(FOR_AND_AGAINST, fontsize=8)
     return figure

@@ -47,7 +47,8 @@ def packaged(folder: Path) -> Iterator[None]:
 def quick_start(folder: Path) -> None:
     """What the quick start saves: two classifiers and two files."""
     for name in ("plain", "challenger"):
-        tiny_bert().save_pretrained(folder / "outputs" / "quickstart" / name)
+        model = tiny_bert(id2label={0: "freeze", 1: "refund", 2: "pay"})
+        model.save_pretrained(folder / "outputs" / "quickstart" / name)
         tiny_tokenizer().save_pretrained(folder / "outputs" / "quickstart" / name)
     csv_files(folder / "outputs" / "quickstart", {"train.csv": 48, "validation.csv": 30})
 

@@ -19,6 +19,7 @@ import pytest
 import torch
 from datasets import Dataset
 from PIL import Image
+from scipy.stats import binomtest
 from tiny import CLASSES, text_of, tiny_bert, tiny_tokenizer
 from torch import Tensor, nn
 from transformers import BertForTokenClassification, TrainingArguments
@@ -157,12 +158,22 @@ def test_evidence_that_can_be_spared_is_not_leaned_on() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changed", "probability", "leaned_on"),
-    [(0.02, 0.75, True), (0.01, 0.3, False), (0.5, 0.77, False), (0.5, 0.9, False), (0.0, 0.8, False)],
+    ("changed", "rows", "probability", "leaned_on"),
+    [
+        (4, 50, 0.75, True),
+        (3, 50, 0.75, False),
+        (1, 30, 0.5, False),  # more than 2 %, but one row
+        (2, 10, 0.5, True),
+        (50, 50, 0.77, False),
+        (50, 50, 0.9, False),
+        (0, 50, 0.8, False),
+    ],
 )
-def test_a_cue_is_leaned_on_by_its_effect(changed: float, probability: float, leaned_on: bool) -> None:
-    as_is, hidden = Reading(None, 0.8, 0.0), Reading(None, probability, changed)
-    assert CueEffect("w1", "a", 1.0, 0.99, 50, as_is, hidden).leaned_on is leaned_on
+def test_a_cue_is_leaned_on_by_its_effect(changed: int, rows: int, probability: float, leaned_on: bool) -> None:
+    test = binomtest(changed, rows, 0.02, alternative="greater")
+    assert leaned_on == (test.pvalue < 0.05 and probability <= 0.95 * 0.8)
+    as_is, hidden = Reading(None, 0.8, 0.0), Reading(None, probability, changed / rows)
+    assert CueEffect("w1", "a", 1.0, 0.99, rows, as_is, hidden).leaned_on is leaned_on
 
 
 def test_a_phrase_is_one_cue() -> None:
@@ -502,6 +513,7 @@ def test_command_prints_and_writes_the_report(
     main([saved, "--file", str(tmp_path / "data.csv"), "--json", str(file), "--html", str(page)])
     printed = capsys.readouterr()
     assert printed.out.splitlines()[0] == planted.summary
+    assert printed.out.endswith(f"give ChallengerTrainer the option challenge_hide=['{planted.cues[0].text}'].\n")
     assert "Text: column 'message'. Classes: column 'label'.\nRows: 90 of 90." in printed.err
     written = json.loads(file.read_text())
     assert [cue["cue"] for cue in written["cues"][:3]] == [cue.text for cue in planted.cues[:3]]
