@@ -216,8 +216,12 @@ COMPARED = {
 }
 
 
-def cue_table(experiment: str, results: Path, reading: str = "absent") -> str:
-    """Planted cues: accuracy at a reading, by cue and set; "without the cue" is Trainer on the same rows before planting."""
+def cue_table(experiment: str, results: Path, reading: str = "absent", compared: Sequence[str] = tuple(COMPARED)) -> str:
+    """Planted cues: accuracy at a reading, by cue and set; "without the cue" is Trainer on the same rows before planting.
+
+    Args:
+        compared: methods of :data:`COMPARED`: where rivals have fewer seeds, a table without them shows more runs.
+    """
     if not (results / f"{experiment}.csv").is_file():
         return "No results yet."
     rows = rows_of(experiment, results)
@@ -229,7 +233,7 @@ def cue_table(experiment: str, results: Path, reading: str = "absent") -> str:
         for cue, strength in dict.fromkeys((row["cue"], row["strength"]) for row in planted)
     ]
     rows = [*planted, *bound]
-    methods = {m: heading for m, heading in COMPARED.items() if any(row["method"] == m for row in rows)}
+    methods = {m: COMPARED[m] for m in compared if any(row["method"] == m for row in rows)}
     return table(main_part(rows), methods, by=("cue", "set"), differences=("accuracy", "ece"))
 
 
@@ -289,6 +293,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "cues_texts_found": partial(found_table, "cues_texts"),
     "cues_images": partial(cue_table, "cues_images"),
     "cues_series": partial(cue_table, "cues_series"),
+    "cues_images_ours": partial(cue_table, "cues_images", compared=("plain", "cues", "bound")),
+    "cues_series_ours": partial(cue_table, "cues_series", compared=("plain", "cues", "bound")),
     "leaky": story_table,
     "price": price_table,
     "clean_texts": Quoted(

@@ -29,10 +29,11 @@ from ..logits import logits_of
 from ..losses import IGNORED, check_labels
 from ..value_checks import DeferredChecks, on_host
 from .confidence import ConfidenceGate, NoRowPasses
-from .cues import CueMemory, in_one, most_relevant, row_keys, taken_apart
+from .cues import CueMemory, in_one, most_relevant, row_keys, shares_of, taken_apart
 from .named_cues import NamedCues
 from .options import ChallengeOptions
-from .perturbation import perturbation_for
+from .perturbation import PERTURBATIONS, perturbation_for
+from .places import TELLING, PlaceMemory, places_in_one, places_taken_apart
 from .selection import SELECTIONS, WITHOUT_RELEVANCE, choose_rows
 
 # Streams of random numbers: which rows are challenged, which of their units are hidden, what is put there, which steps are
@@ -97,7 +98,7 @@ class Challenger:
         processing_class: Any = None,
         seed: int = 0,
         gather: Gather | None = None,
-        memory: CueMemory | None = None,
+        memory: CueMemory | PlaceMemory | None = None,
     ) -> None:
         self.model, self.seed, self.gather = model, seed, gather
         self.options = ChallengeOptions.of(options)
@@ -110,10 +111,20 @@ class Challenger:
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
         self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
         self.leaks = NamedCues(self.units, self.options.challenge_hide, "challenge_hide")
-        self.memory = memory or CueMemory(self.options.threshold_for(self.units), getattr(self.units, "levels", 1))
+        self.contents = getattr(self.units, "contents", None)  # of places; None: a unit is the same wherever it stands
+        self.memory = memory or self._memory()
+        if self.contents and self.options.challenge_selection == "cues" and self.options.challenge_perturbation == "auto":
+            # What fills a place must tell the class no better than chance, and look like what stands there in other rows.
+            self.perturb = PERTURBATIONS["swap"]
         self.checks = DeferredChecks()
         self._observed: list[Tensor] = []
         self._step = -1
+
+    def _memory(self) -> CueMemory | PlaceMemory:
+        threshold, levels = self.options.threshold_for(self.units), getattr(self.units, "levels", 1)
+        if self.contents:
+            return PlaceMemory(threshold, getattr(self.units, "telling", TELLING), levels)
+        return CueMemory(threshold, levels)
 
     @property
     def cues(self) -> list[Any]:
@@ -179,7 +190,9 @@ class Challenger:
             return
         gather = self.gather or (lambda rows: rows)
         # All micro-batches at once: a memory that looked in between could find what the joined batch does not show.
-        self.memory.remember(*taken_apart(torch.cat([gather(rows) for rows in observed]).cpu()))
+        rows = torch.cat([gather(rows) for rows in observed]).cpu()
+        if len(rows):
+            self.memory.remember(*(places_taken_apart(rows) if self.contents else taken_apart(rows)))
 
     def _cue_mask(
         self,
@@ -204,8 +217,13 @@ class Challenger:
             told = finite & (classes >= 0) if sure is None else finite & (classes >= 0) & sure
             values = None if self.units.is_sequence_of_tokens else inputs[self.units.key]
             keys = row_keys(identities, maskable, values)
-            found = most_relevant(relevance, maskable, identities)
-            self._observed.append(in_one(classes.where(told, -1), keys, *found))
+            classes_told = classes.where(told, -1)
+            if self.contents:
+                contents = self.contents(inputs).flatten(1, len(grid)).masked_fill(~maskable.unsqueeze(-1), torch.nan)
+                seen = places_in_one(classes_told, keys, contents, shares_of(relevance, maskable))
+            else:
+                seen = in_one(classes_told, keys, *most_relevant(relevance, maskable, identities))
+            self._observed.append(seen)
         return self.memory.drop_mask(identities, maskable, classes, chosen), not_finite
 
     def _row_mask(

@@ -54,6 +54,12 @@ class Cue:
     hidden_rows: int = 0
 
 
+def shares_of(relevance: Tensor, maskable: Tensor) -> Tensor:
+    """``(rows, units)`` floats: positive relevance over the row's sum of it, 0 where none is positive."""
+    positive = relevance.float().clamp(min=0) * maskable
+    return positive / positive.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+
+
 def most_relevant(relevance: Tensor, maskable: Tensor, identities: Tensor) -> tuple[Tensor, Tensor]:
     """Identities of the :data:`UNITS` most relevant units of each row, in the row's order, and their shares of its relevance.
 
@@ -66,8 +72,7 @@ def most_relevant(relevance: Tensor, maskable: Tensor, identities: Tensor) -> tu
         ``(rows, UNITS)`` int64, :data:`NOTHING` where a row has fewer units; and ``(rows, UNITS)`` floats: positive relevance
         over the row's sum of it, 0 where none is positive.
     """
-    positive = relevance.float().clamp(min=0) * maskable
-    shares = positive / positive.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
+    shares = shares_of(relevance, maskable)
     order = shares.masked_fill(~maskable, -1).topk(min(UNITS, shares.shape[1]), dim=1).indices.sort(1).values
     found = identities.long().masked_fill(~maskable, NOTHING).gather(1, order)
     missing = UNITS - order.shape[1]

@@ -50,7 +50,7 @@ class ChallengeOptions:
         default=None,
         metadata={
             "help": "Strength from which something is a cue, in [0, 1): its mean share of the relevance of the rows that hold it."
-            " Not set: 0.8 for tokens, 0.25 for images, 0.5 for series and audio."
+            " Not set: 0.8 for tokens, 0.25 for images, 0.1 for series and audio, whose places must also tell the class."
         },
     )
     challenge_keep: list[str] = field(
@@ -81,7 +81,8 @@ class ChallengeOptions:
         default="auto",
         metadata={
             "help": _choices(
-                "How units are hidden. 'auto' removes tokens from attention, and fills all else with its mean. attention and mask"
+                "How units are hidden. 'auto' removes tokens from attention, puts another row's content into the place of a cue,"
+                " and fills all else with its mean. attention and mask"
                 " are for tokens, interpolate for series and audio, blur for images; mean, zero, noise and swap (with another"
                 " row's) for all three.",
                 ("auto", *PERTURBATIONS),

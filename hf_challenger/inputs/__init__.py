@@ -41,8 +41,11 @@ class Units(Protocol):
         levels: optional; identities are place · levels + what stands there, see :class:`~..challenge.CueMemory`. Not set: 1.
         threshold: optional; stands in for ``challenge_threshold`` where that is not set. Not set: 0.5.
         rate: optional; stands in for ``challenge_rate`` where that is not set.
+        telling: with ``contents``; R² from which the content of a place tells the class, see
+            :class:`~..challenge.places.PlaceMemory`.
 
-    Adapters of tokens have a further method, ``attended``: inputs → ``(rows, length)`` bool, the tokens that count.
+    Adapters of tokens have a further method, ``attended``: inputs → ``(rows, length)`` bool, the tokens that count. Adapters of
+    places have ``contents``: inputs → ``(rows, *grid, channels)`` floats, what each unit holds, NaN where nothing was observed.
     """
 
     key: str

@@ -34,7 +34,8 @@ class Blocks:
     perturbations: tuple[str, ...] = ("mean", "zero", "noise", "swap")
     is_sequence_of_tokens = False
     levels = LEVELS**3
-    threshold = 0.25  # a mark on MNIST holds .3 to .7 of the relevance, an object is spread over many places
+    threshold = 0.25  # of .1 and .25, both won back the same on MNIST; .25 names fewer cues in clean images
+    telling = 0.65  # R² of a block of clean MNIST is .55 at most, of CIFAR-10 .22; of a planted border .7 to .95
     what = "input"
     axis_names: tuple[str, ...] = ("places",)  # of the axes that are cut
 
@@ -129,6 +130,16 @@ class Blocks:
         grid = shows.shape[1:]
         place = torch.arange(math.prod(grid), device=x.device).reshape(grid)
         return place * self.levels + shows
+
+    def contents(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, *grid, channels)`` floats: the mean of each block in each channel, NaN where nothing was observed."""
+        x = inputs[self.key]
+        observed = self.observed(inputs)
+        count = self._sum_blocks(observed.float())
+        mean = (self._sum_blocks(x.float() * observed) / count).masked_fill(count == 0, torch.nan)
+        cut = [axis for axis, _, _ in self.blocks(x)]
+        channels = [axis for axis in range(1, x.dim()) if axis not in cut]
+        return mean.permute(0, *cut, *channels).flatten(1 + len(cut)) if channels else mean.unsqueeze(-1)
 
     def text_of(self, identities: Sequence[int]) -> str:
         """Places on the grid as elements of the input, such as "rows 0 to 3, columns 8 to 11"."""

@@ -1,0 +1,287 @@
+"""The cue memory of images, series and audio: places whose content tells the class, and on which the classifier leans.
+
+A word is the same thing wherever it stands; a place is in every row, and what stands there may tell the class. So two things are
+asked of a place, over many rows. Does its content tell the class? That is a property of the data: the adjusted R² of a
+one-way analysis of variance, classes against content. Does the classifier lean on it? Relevance tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .cues import FEWEST_ROWS, RISE, ROWS, Cue
+
+TELLING = 0.95  # adjusted R² from which a place tells the class, where the adapter does not say
+NUMBERS = 2**23  # that the remembered rows hold together, about: 32 MiB
+WIDTH = 256  # places: rows of a step are padded to a multiple of it, so that all processes bring equal widths
+
+
+def telling(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """How well the content of each place tells the class: adjusted R² of the class means, the best of its channels.
+
+    Adjusted for the number of classes: chance alone gives about 0, however many classes there are. What is negative counts as 0.
+
+    Args:
+        count, total, squares: ``(classes, places, channels)`` of each class's rows: how many have something there, and the sums
+            of the contents and of their squares.
+
+    Returns:
+        ``(places,)`` in [0, 1]; 0 where nothing can be told: one class, too few rows, or the same content in all rows.
+    """
+    rows = count.sum(0)
+    classes = (count > 0).sum(0)
+    spread = squares.sum(0) - total.sum(0) ** 2 / np.maximum(rows, 1)
+    within = (squares - total**2 / np.maximum(count, 1)).sum(0)
+    known = (classes > 1) & (rows > classes)
+    # What rounding leaves of a constant is no content.
+    known &= spread > 1e-6 * np.maximum(squares.sum(0), 1e-6 * max(float(spread.max(initial=0)), 1e-12))
+    ratio = within / np.maximum(rows - classes, 1) / np.where(known, spread / np.maximum(rows - 1, 1), 1)
+    return np.where(known, 1 - ratio, 0).max(-1, initial=0)
+
+
+class PlaceMemory:
+    """Of the last rows of each class: what each place held, and its share of the relevance.
+
+    A class has at most one cue: the telling places, if they hold more than ``threshold`` of its rows' relevance together. Once
+    one class has a cue, all telling places are hidden in rows of *every* class: hidden in one class's rows only, they would tell
+    that class by being hidden.
+
+    Memory is bounded by :data:`NUMBERS`, but at least :data:`~.cues.FEWEST_ROWS` rows a class are kept.
+
+    Args:
+        threshold: share of the relevance from which telling places are a cue.
+        telling: adjusted R² from which the content of a place tells the class.
+        levels: identities are place · levels + something.
+    """
+
+    def __init__(self, threshold: float, telling: float, levels: int = 1) -> None:
+        self.threshold, self.telling, self.levels = threshold, telling, levels
+        # label -> key of a row -> its contents (places, channels) and shares (places,); the newest last
+        self._rows: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
+        self._sums: dict[int, np.ndarray] = {}  # label -> (3, places, channels): count, total, squares of its rows
+        self._cues: dict[int, Cue] = {}
+        self._telling = np.zeros(0)  # (places,)
+        self._hidden: dict[torch.device, Tensor] = {}  # (places,) bool
+        self._counts: Tensor | None = None  # (classes,) rows that were hidden
+        self._largest: dict[int, float] = {}  # label -> largest strength so far of what is no cue
+        self._rows_since_news = 0
+
+    @property
+    def number(self) -> int:
+        """How many cues are known. Unlike :attr:`cues` it does not wait for the device."""
+        return len(self._cues)
+
+    @property
+    def settled(self) -> bool:
+        """See :attr:`~.cues.CueMemory.settled`."""
+        return self._rows_since_news >= max(FEWEST_ROWS, sum(map(len, self._rows.values())))
+
+    @property
+    def cues(self) -> list[Cue]:
+        """Copies of all cues, those with the largest part of their class's relevance first."""
+        counts = [] if self._counts is None else self._counts.tolist()
+        found = [replace(cue, hidden_rows=counts[c] if c < len(counts) else 0) for c, cue in self._cues.items()]
+        return sorted(found, key=lambda cue: -cue.coverage * cue.strength)
+
+    def remember(self, labels: Tensor, keys: Tensor, contents: Tensor, shares: Tensor) -> None:
+        """Rows of one step, in their order; then look for cues.
+
+        Args:
+            labels: ``(rows,)`` classes; a negative one leaves its row out.
+            keys: ``(rows,)`` int64 that tell rows apart, see :func:`~.cues.row_keys`.
+            contents: ``(rows, places, channels)``, NaN where there is nothing.
+            shares: ``(rows, places)`` of the row's positive relevance.
+        """
+        told = (labels >= 0) & (shares.sum(1) > 0)
+        classes, names = labels[told].cpu().numpy(), keys[told].cpu().numpy()
+        held, parts = contents[told].float().cpu().numpy(), shares[told].float().cpu().numpy()
+        if not len(classes):
+            return
+        present = np.unique(classes).tolist()
+        for label in present:
+            self._rows.setdefault(label, {})
+        numbers = held[0].size + parts[0].size
+        most = int(np.clip(NUMBERS // (numbers * max(len(self._rows), 1)), FEWEST_ROWS, ROWS))
+        for label in present:
+            rows = self._rows[label]
+            for n in np.flatnonzero(classes == label):
+                again = rows.pop(int(names[n]), None) is not None  # so that it becomes the newest
+                rows[int(names[n])] = held[n].copy(), parts[n].copy()
+                self._rows_since_news += again or len(rows) > most
+            for oldest in list(rows)[:-most]:
+                del rows[oldest]
+            self._sum(label)
+        self._look(present)
+
+    def _sum(self, label: int) -> None:
+        rows = self._rows[label]
+        if rows:
+            contents = _stacked([held for held, _ in rows.values()]).astype(np.float64)
+            known = ~np.isnan(contents)
+            contents[~known] = 0
+            self._sums[label] = np.stack([known.sum(0), contents.sum(0), (contents**2).sum(0)])
+
+    def _look(self, present: list[int]) -> None:
+        """What tells the class by now, and which of these classes lean on it."""
+        common = [label for label, rows in self._rows.items() if len(rows) >= FEWEST_ROWS]
+        if len(common) < 2 or 2 * len(common) < len(self._rows):
+            return  # the few classes that are learnt first differ anywhere
+        count, total, squares = _stacked([self._sums[label].swapaxes(0, 1) for label in common], 0.0).transpose(2, 0, 1, 3)
+        self._telling, self._hidden = telling(count, total, squares), {}
+        found = self._telling >= self.telling
+        places = set((np.flatnonzero(found) * self.levels).tolist())
+        # Few rows may differ by chance. What does not tell the class over more of them was no cue.
+        self._cues = {label: cue for label, cue in self._cues.items() if places.intersection(cue.identities)}
+        for label in present:
+            rows = self._rows[label]
+            if len(rows) < FEWEST_ROWS:
+                continue
+            shares = _stacked([parts for _, parts in rows.values()], 0.0)
+            shares = np.pad(shares, ((0, 0), (0, len(found) - shares.shape[1])))
+            held = shares[:, found].sum(1)
+            strength, known = float(held.mean()), self._cues.get(label)
+            if strength > self.threshold:
+                if known is None:
+                    known = self._cues[label] = Cue(label, 0, (), 0.0, strength)
+                    self._rows_since_news = 0
+                mean = shares.mean(0) * found
+                known.seed = int(mean.argmax()) * self.levels
+                # What holds less than an even share of the relevance would make the name long, and says nothing.
+                named = np.flatnonzero(mean >= min(1 / len(found), mean.max()))
+                known.identities = tuple((named * self.levels).tolist())
+                known.coverage = float((held > self.threshold).mean())
+                known.strength = max(known.strength, strength)
+            elif known is None and strength > self._largest.get(label, 0.0) + RISE:
+                self._largest[label], self._rows_since_news = strength, 0
+
+    def drop_mask(self, identities: Tensor, maskable: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
+        """The telling places, in rows of every class, once one class leans on them. Does not wait for the device.
+
+        A row of which nothing would be left stays whole.
+
+        Args:
+            identities: not needed: places are counted in their order.
+            maskable: ``(rows, places)`` bool.
+            labels: ``(rows,)`` classes.
+            rows: ``(rows,)`` bool, in which of them to hide; None: in all. What is hidden there is counted.
+
+        Returns:
+            ``(rows, places)`` bool, True = removed.
+        """
+        if not self._cues:
+            return torch.zeros_like(maskable)
+        device, places = maskable.device, maskable.shape[1]
+        if device not in self._hidden:
+            self._hidden[device] = torch.from_numpy(self._telling >= self.telling).to(device)
+        found = self._hidden[device][:places]
+        drop_mask = torch.nn.functional.pad(found, (0, places - len(found))) & maskable
+        hidden = (maskable & ~drop_mask).any(1)
+        if rows is not None:
+            hidden = hidden & rows
+            self._count(labels, hidden & drop_mask.any(1))
+        return drop_mask & hidden.unsqueeze(1)
+
+    def _count(self, labels: Tensor, hidden: Tensor) -> None:
+        classes = max(self._cues) + 1
+        if self._counts is None or len(self._counts) < classes or self._counts.device != labels.device:
+            counts = torch.zeros(classes, dtype=torch.long, device=labels.device)
+            if self._counts is not None:
+                counts[: len(self._counts)] = self._counts.to(labels.device)
+            self._counts = counts
+        known = hidden & (labels >= 0) & (labels < len(self._counts))
+        self._counts.index_add_(0, labels.long().clamp(0, len(self._counts) - 1), known.long())
+
+    def copy(self) -> PlaceMemory:
+        """Another one that knows the same; what is shown or hidden there changes nothing here."""
+        other = PlaceMemory(self.threshold, self.telling, self.levels)
+        other.load_state_dict(self.state_dict())
+        return other
+
+    def reduce_counts(self, gather_sum: Callable[[Tensor], Tensor]) -> None:
+        """Add up what all processes have hidden; call it once, at the end."""
+        if self._counts is not None:
+            self._counts = gather_sum(self._counts)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain numbers, for a checkpoint."""
+        return {
+            "rows": {
+                label: {
+                    "keys": torch.tensor(list(rows)),
+                    "contents": torch.from_numpy(_stacked([held for held, _ in rows.values()])),
+                    "shares": torch.from_numpy(_stacked([parts for _, parts in rows.values()], 0.0)),
+                }
+                for label, rows in self._rows.items()
+                if rows
+            },
+            "cues": [vars(cue) for cue in self.cues],
+            "rows_since_news": self._rows_since_news,
+            "largest": dict(self._largest),
+        }
+
+    def load_state_dict(self, state: dict[str, Any], counts: bool = True) -> None:
+        """Go on from a checkpoint.
+
+        Args:
+            state: from :meth:`state_dict`.
+            counts: whether to go on counting the hidden rows from there; of several processes only one does.
+        """
+        self._rows = {
+            label: {
+                key: (held, parts)
+                for key, held, parts in zip(
+                    rows["keys"].tolist(), rows["contents"].numpy(), rows["shares"].numpy(), strict=True
+                )
+            }
+            for label, rows in state["rows"].items()
+        }
+        self._sums, self._counts, self._telling, self._hidden = {}, None, np.zeros(0), {}
+        self._cues = {values["label"]: Cue(**{**values, "hidden_rows": 0}) for values in state["cues"]}
+        self._largest = dict(state.get("largest", {}))
+        self._rows_since_news = state.get("rows_since_news", 0)
+        for label in self._rows:
+            self._sum(label)
+        self._look([])
+        if self._cues:
+            self._counts = torch.zeros(max(self._cues) + 1, dtype=torch.long)
+            for values in state["cues"] if counts else []:
+                self._counts[values["label"]] = values["hidden_rows"]
+
+
+def _stacked(arrays: list[np.ndarray], fill: float = np.nan) -> np.ndarray:
+    """One array; those with fewer places than the largest (series of a shorter batch) are filled up."""
+    places = max(len(array) for array in arrays)
+    if all(len(array) == places for array in arrays):
+        return np.stack(arrays)
+    widths = [((0, places - len(array)), *((0, 0),) * (array.ndim - 1)) for array in arrays]
+    return np.stack([np.pad(array, width, constant_values=fill) for array, width in zip(arrays, widths, strict=True)])
+
+
+def places_in_one(labels: Tensor, keys: Tensor, contents: Tensor, shares: Tensor) -> Tensor:
+    """What :meth:`PlaceMemory.remember` takes as one tensor, so that it is gathered and copied to the host once.
+
+    Returns:
+        ``(rows, 3 + places · (1 + channels))`` int64, with places up to a multiple of :data:`WIDTH`; floats are there by their bits.
+    """
+    missing = -shares.shape[1] % WIDTH
+    held = torch.nn.functional.pad(contents.float(), (0, 0, 0, missing), value=torch.nan).flatten(1)
+    floats = torch.cat([torch.nn.functional.pad(shares.float(), (0, missing)), held], 1).contiguous().view(torch.int32)
+    channels = torch.full_like(labels, contents.shape[2])
+    return torch.cat([labels[:, None], keys[:, None], channels[:, None], floats], 1)
+
+
+def places_taken_apart(rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The four tensors of :func:`places_in_one`, without the places that are in no row, at their end."""
+    labels, keys, channels = rows[:, 0], rows[:, 1], int(rows[:, 2].max())
+    floats = rows[:, 3:].int().view(torch.float32)
+    width = floats.shape[1] // (1 + channels)
+    shares, contents = floats[:, :width], floats[:, width:].unflatten(1, (width, channels))
+    there = (~contents[labels >= 0].isnan()).any(-1).any(0).nonzero()
+    places = int(there.max()) + 1 if len(there) else 1
+    return labels, keys, contents[:, :places], shares[:, :places]
