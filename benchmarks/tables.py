@@ -290,6 +290,7 @@ TRAINED = {
 TABLES: dict[str, Callable[[Path], str]] = {
     "cues_texts": partial(cue_table, "cues_texts"),
     "cues_texts_shuffled": partial(cue_table, "cues_texts", reading="shuffled"),
+    "cues_texts_ours": partial(cue_table, "cues_texts", compared=("plain", "cues", "bound")),
     "cues_texts_found": partial(found_table, "cues_texts"),
     "cues_images": partial(cue_table, "cues_images"),
     "cues_series": partial(cue_table, "cues_series"),
