@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,6 +17,8 @@ from ..value_checks import on_host
 from .main_input import main_input_of
 
 LEVELS = 32  # that a channel's mean may have
+
+Box = tuple[tuple[int, int], ...]  # the first and the last block along each axis
 
 
 class Blocks:
@@ -142,27 +146,48 @@ class Blocks:
         return mean.permute(0, *cut, *channels).flatten(1 + len(cut)) if channels else mean.unsqueeze(-1)
 
     def text_of(self, identities: Sequence[int]) -> str:
-        """Places on the grid as elements of the input, such as "rows 0 to 3, columns 8 to 11"."""
-        return " + ".join(dict.fromkeys(self._place(i // self.levels) for i in sorted(identities)))
+        """Places on the grid as elements of the input, such as "rows 0 to 3, columns 8 to 11"; neighbours are told as one."""
+        grid = [-(-length // size) for _, length, size in self._blocks]
+        places = np.unravel_index(sorted({i // self.levels for i in identities}), grid)
+        boxes = [tuple((int(n), int(n)) for n in place) for place in zip(*places, strict=True)]
+        for axis in reversed(range(len(grid))):
+            boxes = _joined(boxes, axis)
+        return " + ".join(map(self._name, boxes))
 
-    def _place(self, identity: int) -> str:
+    def _name(self, box: Box) -> str:
+        """Blocks as elements: the first and the last one of each axis."""
         parts = []
-        for name, (_, length, size) in zip(reversed(self.axis_names), reversed(self._blocks), strict=True):
-            identity, n = divmod(identity, -(-length // size))
-            parts.append(f"{name} {n * size} to {min((n + 1) * size, length) - 1}")
-        return ", ".join(reversed(parts))
+        for name, (_, length, size), (first, last) in zip(self.axis_names, self._blocks, box, strict=True):
+            start, end = first * size, min((last + 1) * size, length) - 1
+            one = re.sub(r"s\b", "", name)
+            parts.append(f"{name} {start} to {end}" if end > start else f"{one} {start}")
+        return ", ".join(parts)
 
     def places_of(self, name: str, inputs: Mapping[str, Any], option: str = "the name") -> Tensor:
         """``(rows, *grid)`` bool: the places of that name, as :meth:`text_of` writes it."""
-        places = self.identities(inputs) // self.levels
-        known = {self._place(i): i for i in range(places[0].numel())}
-        wanted = [part.strip() for part in name.split("+")]
-        if missing := [part for part in wanted if part not in known]:
-            raise ChallengerError(
-                f"{option} names {missing[0]!r}, but the places of {self.key!r} are called {next(iter(known))!r} to"
-                f" {next(reversed(known))!r}. Name one as trainer.cues shows it."
-            )
-        return torch.isin(places, torch.tensor([known[part] for part in wanted], device=places.device))
+        self._blocks = self.blocks(inputs[self.key])
+        grid = [-(-length // size) for _, length, size in self._blocks]
+        found = torch.zeros(grid, dtype=torch.bool)
+        for part in map(str.strip, name.split("+")):
+            box = self._box(part)
+            if box is None:
+                first, last = self._name(((0, 0),) * len(grid)), self._name(tuple((n - 1, n - 1) for n in grid))
+                raise ChallengerError(
+                    f"{option} names {part!r}, but the places of {self.key!r} are called {first!r} to {last!r}. Name one as"
+                    " trainer.cues shows it."
+                )
+            found[tuple(slice(first, last + 1) for first, last in box)] = True
+        return found.to(inputs[self.key].device).expand(len(inputs[self.key]), *grid)
+
+    def _box(self, name: str) -> Box | None:
+        """The blocks that :meth:`_name` calls so; None: no such blocks."""
+        numbers = [re.fullmatch(r".+? (\d+)(?: to (\d+))?", part.strip()) for part in name.split(",")]
+        if len(numbers) != len(self._blocks) or not all(numbers):
+            return None
+        ends = [(int(n[1]), int(n[2] or n[1])) for n in numbers if n]
+        box = tuple((first // size, last // size) for (first, last), (_, _, size) in zip(ends, self._blocks, strict=True))
+        fits = all(last < length for (_, last), (_, length, _) in zip(ends, self._blocks, strict=True))
+        return box if fits and self._name(box) == name else None
 
     def _sum(self, values: Tensor) -> Tensor:
         """Sum over each block and over all axes that are not cut."""
@@ -177,3 +202,16 @@ class Blocks:
             padded = F.pad(values.movedim(axis, -1), (0, -length % size))
             values = padded.unflatten(-1, (-1, size)).sum(-1).movedim(-1, axis)
         return values
+
+
+def _joined(boxes: list[Box], axis: int) -> list[Box]:
+    """Boxes that differ along this axis only, and touch there, become one."""
+    found: list[Box] = []
+    for box in sorted(boxes, key=lambda box: (box[:axis], box[axis + 1 :], box[axis])):
+        before = found[-1] if found else ()
+        others_alike = before[:axis] == box[:axis] and before[axis + 1 :] == box[axis + 1 :]
+        if before and others_alike and before[axis][1] + 1 == box[axis][0]:
+            found[-1] = (*box[:axis], (before[axis][0], box[axis][1]), *box[axis + 1 :])
+        else:
+            found.append(box)
+    return sorted(found)

@@ -86,6 +86,29 @@ def test_every_place_and_pair_of_places_is_found_by_its_name(adapter, key, shape
             assert torch.equal(units.places_of(name, inputs).flatten(1), expected), name
 
 
+def test_places_that_touch_are_told_as_one():
+    units, inputs = Series(Model("past_values"), unit_size=1), {"past_values": torch.randn(2, 10, 1)}
+    places = units.identities(inputs)[0]
+    assert units.text_of(places[[3, 4, 7]].tolist()) == "steps 3 to 4 + step 7"
+    assert units.places_of("steps 3 to 4 + step 7", inputs)[1].nonzero().flatten().tolist() == [3, 4, 7]
+    units, inputs = Patches(Model("pixel_values"), unit_size=2), {"pixel_values": torch.randn(2, 1, 8, 8)}
+    places = units.identities(inputs)[0]
+    border = torch.ones(4, 4, dtype=torch.bool)
+    border[1:3, 1:3] = False
+    name = "rows 0 to 1, columns 0 to 7 + rows 2 to 5, columns 0 to 1 + rows 2 to 5, columns 6 to 7 + rows 6 to 7, columns 0 to 7"
+    assert units.text_of(places[border].tolist()) == name
+    assert torch.equal(units.places_of(name, inputs)[1], border)
+
+
+@pytest.mark.parametrize(
+    "name", ["steps 0 to 3, columns 0 to 3", "step 4", "steps 4 to 0", "steps 8 to 10", "steps 1 to 7", ""]
+)
+def test_places_that_are_not_on_the_grid_have_no_name(name):
+    units, inputs = Series(Model("past_values"), unit_size=4), {"past_values": torch.randn(2, 10, 1)}
+    with pytest.raises(ChallengerError, match="names"):
+        units.places_of(name, inputs)
+
+
 def test_an_unknown_place_is_named_with_those_that_there_are():
     units, inputs = Series(Model("past_values"), unit_size=4), {"past_values": torch.randn(2, 10, 1)}
     with pytest.raises(ChallengerError, match=r"challenge_hide names 'steps 0 to 4'.*'steps 0 to 3' to 'steps 8 to 9'"):
