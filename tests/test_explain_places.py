@@ -73,7 +73,7 @@ def test_places_hold_lrps_relevance(
     relevance = LRP(model).attribute(batch, target=int(logits.argmax()))[0]
     assert [abs(r) for r in found["relevance"]] == sorted((abs(r) for r in found["relevance"]), reverse=True)
     for place, value in zip(found["places"], found["relevance"], strict=True):
-        spans = [slice(int(a), int(b) + 1) for a, b in re.findall(r"(\d+) to (\d+)", place)]
+        spans = [slice(int(a), int(b or a) + 1) for a, b in re.findall(r"(\d+)(?: to (\d+))?", place)]
         there = relevance[spans[0]] if flag == "--series" else relevance[:, spans[0], spans[1]]
         assert value == pytest.approx(float(there.sum()), abs=1e-5)
     assert sum(found["relevance"]) == pytest.approx(float(relevance.sum()), abs=1e-4)
