@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,12 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return folder, model
 
 
+def in_a_corner(patches: str) -> bool:
+    """Whether they lie within the four pixels square at the start or the end of both axes."""
+    ends = [int(end) for end in re.findall(r"\d+", patches)]
+    return max(ends) < 4 or min(ends) >= 12
+
+
 def test_an_adapter_of_an_image_classifier_is_loaded_as_it_was_trained(saved: tuple[Path, Any]) -> None:
     folder, trained = saved
     model, processor = load_float_classifier(str(folder / "adapter"))
@@ -84,14 +91,13 @@ def test_the_commands_read_an_adapter_of_an_image_classifier(
     assert report["labelled"]
     assert report["as_is"]["accuracy"] == 1
     patches = [patch for cue in report["cues"] if cue["leaned_on"] for patch in cue["cue"].split(" + ")]
-    corners = {f"rows {r} to {r + 1}, columns {c} to {c + 1}" for a in ((0, 2), (12, 14)) for r in a for c in a}
-    assert set(patches) <= corners
     assert patches
+    assert all(in_a_corner(patch) for patch in patches), patches
     explain([str(folder / "adapter"), "--image", str(folder / "pictures/0/0.png"), "--json", str(tmp_path / "why.json")])
     (found,) = json.loads((tmp_path / "why.json").read_text())
     relevance = LRP(trained).attribute({"pixel_values": pixels(images(1)[0])}, target=0)[0]
     assert sum(found["relevance"]) == pytest.approx(float(relevance.sum()), abs=1e-3)
-    assert found["places"][0] in corners
+    assert in_a_corner(found["places"][0])
 
 
 def test_class_names_come_from_a_config_beside_the_adapter(saved: tuple[Path, Any], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from surroundings import csv_files, encoder
 SCRIPT = ROOT / "examples" / "text_classification" / "run_text_classification.py"
 # Where the model is saved and what is logged.
 NO_MATTER = {"output_dir", "logging_dir", "logging_steps", "report_to", "run_name", "dataloader_pin_memory"}
-NO_MATTER |= {"per_device_eval_batch_size"}  # of evaluations
+NO_MATTER |= {"per_device_eval_batch_size", "disable_tqdm"}  # of evaluations; of the verbosity that other tests set
 
 
 def test_the_python_of_the_quick_start_is_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
