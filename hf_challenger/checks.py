@@ -223,13 +223,18 @@ def check_evaluation_labels(dataset: Any, model: nn.Module, columns: Iterable[st
         labels = _label_column(part, columns)
         if labels is None:
             continue
-        try:
-            refuse_other_tasks(model)
-            check_classes(labels, model)
-        except NotChallengeable:
-            continue
-        except ChallengerError as error:
-            raise ChallengerError(f"In the evaluation set{f' {name!r}' if name else ''}: {error}") from error
+        _refuse_labels(labels, model, f"In the evaluation set{f' {name!r}' if name else ''}")
+
+
+def _refuse_labels(labels: Tensor, model: nn.Module, where: str, cause: Exception | None = None) -> None:
+    """Raise :class:`ChallengerError`, which says where, for labels that are no class of a classifier."""
+    try:
+        refuse_other_tasks(model)
+        check_classes(labels, model)
+    except NotChallengeable:
+        return
+    except ChallengerError as error:
+        raise ChallengerError(f"{where}: {error}") from (cause or error)
 
 
 def _label_column(data: Any, columns: Iterable[str]) -> Tensor | None:
@@ -262,13 +267,7 @@ def name_bad_label(inputs: Mapping[str, Any], columns: Iterable[str], model: nn.
     """Raise :class:`ChallengerError` where a label of a batch that was evaluated is the cause of the error."""
     labels = next((inputs[name] for name in columns if name in inputs), None)
     if isinstance(labels, Tensor):
-        try:
-            refuse_other_tasks(model)
-            check_classes(labels, model)
-        except NotChallengeable:
-            return
-        except ChallengerError as named:
-            raise ChallengerError(f"In evaluation: {named}") from error
+        _refuse_labels(labels, model, "In evaluation", error)
 
 
 def harmless_labels(labels: Tensor, model: nn.Module) -> Tensor:

@@ -7,7 +7,7 @@ where they are. Everything here works on tensors; no model is needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -17,14 +17,12 @@ import torch
 from torch import Tensor
 
 from ..keyed_random import hashed
+from .row_memory import FEWEST_ROWS, RowMemory, stacked
 
 UNITS = 32  # units a row that are remembered, the most relevant ones: a cue of more units is cut
-ROWS = 64  # different rows a class that are remembered: a share of .2 then rests on a dozen rows
-FEWEST_ROWS = 5  # different rows that a cue was seen in
 LEAST_COVERAGE = 0.2  # of the class's rows: what is rarer is a word of single texts, not a cue of the data
 TOGETHER = 0.8  # Jaccard index of the rows of two identities from which they are one cue
 CUES = 4  # a class at most: rows of the lookup table
-RISE = 0.02  # of a class's largest strength: less of it is no news
 
 NOTHING, NO_UNIT = -1, -2  # an empty place of the table; a unit that may not be hidden
 
@@ -213,21 +211,16 @@ def _held(identities: np.ndarray, fewest: float = 1) -> tuple[np.ndarray, np.nda
     return known, held[:, :-1], column
 
 
-def _stacked(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """As ``np.stack``, which takes five times as long for short rows."""
-    return np.concatenate(rows).reshape(len(rows), -1)
-
-
 def _jaccard(held: np.ndarray, seed: int) -> np.ndarray:
     """Of each identity's rows with the seed's."""
     both = held[:, seed].astype(np.float32) @ held
     return both / (held.sum(0) + held[:, seed].sum() - both)
 
 
-class CueMemory:
+class CueMemory(RowMemory):
     """The last rows of each class, as :func:`most_relevant` tells them, and the cues that were found in them.
 
-    Memory is bounded by classes × :data:`ROWS` × :data:`UNITS` numbers, 25 kB a class, whatever the vocabulary. A cue that was
+    Memory is bounded by classes × :data:`~.row_memory.ROWS` × :data:`UNITS` numbers, 25 kB a class, whatever the vocabulary. A cue that was
     found stays found: once it is hidden the model leans on it less, and would take it up again if it were forgotten.
 
     Args:
@@ -236,27 +229,18 @@ class CueMemory:
             stands there. 1: an identity has no place (tokens).
     """
 
+    first = "identities"
+
     def __init__(self, threshold: float, levels: int = 1) -> None:
+        super().__init__(threshold, levels)
         self.threshold, self.levels = threshold, levels
-        # label -> key of a row -> its identities and shares, (UNITS,) each; the newest last
-        self._rows: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
         self._cues: dict[int, list[Cue]] = {}
         self._table: Tensor | None = None  # (classes, CUES, the widest cue's units) identities
-        self._counts: Tensor | None = None  # (classes, CUES) rows that were hidden
-        self._largest: dict[int, float] = {}  # label -> largest strength so far of what is no cue
-        self._rows_since_news = 0  # taken in since a cue was new or a strength rose, in place of others
 
     @property
     def number(self) -> int:
         """How many cues are known. Unlike :attr:`cues` it does not wait for the device."""
         return sum(map(len, self._cues.values()))
-
-    @property
-    def settled(self) -> bool:
-        """Whether all that it remembers was renewed without news: as many rows came again, or in place of others, since a cue
-        was new, or what may become one got stronger.
-        """
-        return self._rows_since_news >= max(FEWEST_ROWS, sum(map(len, self._rows.values())))
 
     @property
     def cues(self) -> list[Cue]:
@@ -281,16 +265,10 @@ class CueMemory:
         tells = parts.sum(1) > 0
         present = np.unique(classes[(classes >= 0)]).tolist()
         for label in present:
-            rows = self._rows.setdefault(label, {})
-            for n in np.flatnonzero((classes == label) & tells):
-                again = rows.pop(int(names[n]), None) is not None  # so that it becomes the newest
-                rows[int(names[n])] = ids[n].copy(), parts[n].copy()  # a view would keep the whole step in memory
-                self._rows_since_news += again or len(rows) > ROWS
-            for oldest in list(rows)[:-ROWS]:
-                del rows[oldest]
+            self._take_in(label, ((int(names[n]), ids[n], parts[n]) for n in np.flatnonzero((classes == label) & tells)))
         for label in present:
             if self._rows[label]:
-                self._look(label, *(_stacked(column) for column in zip(*self._rows[label].values(), strict=True)))
+                self._look(label, *(stacked(column) for column in zip(*self._rows[label].values(), strict=True)))
 
     def _look(self, label: int, identities: np.ndarray, shares: np.ndarray) -> None:
         """Cues that are new among these rows, and what belongs by now to those that are known."""
@@ -302,8 +280,8 @@ class CueMemory:
             elif strength > self.threshold and len(cues) < CUES:
                 cues.append(Cue(label, seed, (seed,), 0.0, strength))
                 self._table, self._rows_since_news = None, 0
-            elif strength > self._largest.get(label, 0.0) + RISE:
-                self._largest[label], self._rows_since_news = strength, 0
+            else:
+                self._no_cue(label, strength)
         others = self._rows_of_others(label, len(identities)) if cues else None
         for cue in cues:
             members = companions(identities, cue.seed, others, None if self.levels == 1 else shares)
@@ -318,7 +296,7 @@ class CueMemory:
         others = list(islice((rows for other, rows in self._rows.items() if other != label and rows), wanted))
         each = -(-wanted // max(len(others), 1))
         found = [ids for rows in others for ids, _ in islice(reversed(rows.values()), each)]
-        return _stacked(found) if found else None
+        return stacked(found) if found else None
 
     def drop_mask(self, identities: Tensor, maskable: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
         """The units of a batch that belong to a cue of their row's class. Does not wait for the device.
@@ -370,53 +348,14 @@ class CueMemory:
     def _hidden(self, label: int, n: int) -> int:
         return 0 if self._counts is None or label >= len(self._counts) else int(self._counts[label, n])
 
-    def copy(self) -> CueMemory:
-        """Another one that knows the same; what is shown or hidden there changes nothing here."""
-        other = CueMemory(self.threshold, self.levels)
-        other.load_state_dict(self.state_dict())
-        return other
-
-    def reduce_counts(self, gather_sum: Callable[[Tensor], Tensor]) -> None:
-        """Add up what all processes have hidden; call it once, at the end."""
-        if self._counts is not None:
-            self._counts = gather_sum(self._counts)
-
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain numbers, for a checkpoint."""
-        return {
-            "rows": {
-                label: {
-                    "keys": torch.tensor(list(rows)),
-                    "identities": torch.from_numpy(np.stack([ids for ids, _ in rows.values()])),
-                    "shares": torch.from_numpy(np.stack([shares for _, shares in rows.values()])),
-                }
-                for label, rows in self._rows.items()
-                if rows
-            },
-            "cues": [vars(cue) for cue in self.cues],
-            "rows_since_news": self._rows_since_news,
-            "largest": self._largest,
-        }
+        """As :meth:`.RowMemory.state_dict`, and the cues."""
+        return {**super().state_dict(), "cues": [vars(cue) for cue in self.cues]}
 
     def load_state_dict(self, state: dict[str, Any], counts: bool = True) -> None:
-        """Go on from a checkpoint.
-
-        Args:
-            state: from :meth:`state_dict`.
-            counts: whether to go on counting the hidden rows from there; of several processes only one does.
-        """
-        self._rows = {
-            label: {
-                key: (ids, shares)
-                for key, ids, shares in zip(
-                    rows["keys"].tolist(), rows["identities"].numpy(), rows["shares"].numpy(), strict=True
-                )
-            }
-            for label, rows in state["rows"].items()
-        }
-        self._cues, self._table, self._counts = {}, None, None
-        self._largest = dict(state.get("largest", {}))
-        self._rows_since_news = state.get("rows_since_news", 0)
+        """As :meth:`.RowMemory.load_state_dict`, and the cues."""
+        super().load_state_dict(state)
+        self._cues, self._table = {}, None
         hidden_rows: dict[tuple[int, int], int] = {}
         for values in state["cues"]:
             cues = self._cues.setdefault(values["label"], [])

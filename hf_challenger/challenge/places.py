@@ -7,7 +7,6 @@ one-way analysis of variance, classes against content. Does the classifier lean 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .cues import FEWEST_ROWS, RISE, ROWS, Cue
+from .cues import Cue
+from .row_memory import FEWEST_ROWS, ROWS, RowMemory, stacked
 
 TELLING = 0.95  # adjusted R² from which a place tells the class, where the adapter does not say
 NUMBERS = 2**23  # that the remembered rows hold together, about: 32 MiB
@@ -45,14 +45,14 @@ def telling(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.nda
     return np.where(known, 1 - ratio, 0).max(-1, initial=0)
 
 
-class PlaceMemory:
+class PlaceMemory(RowMemory):
     """Of the last rows of each class: what each place held, and its share of the relevance.
 
     A class has at most one cue: the telling places, if they hold more than ``threshold`` of its rows' relevance together. Once
     one class has a cue, all telling places are hidden in rows of *every* class: hidden in one class's rows only, they would tell
     that class by being hidden.
 
-    Memory is bounded by :data:`NUMBERS`, but at least :data:`~.cues.FEWEST_ROWS` rows a class are kept.
+    Memory is bounded by :data:`NUMBERS`, but at least :data:`~.row_memory.FEWEST_ROWS` rows a class are kept.
 
     Args:
         threshold: share of the relevance from which telling places are a cue.
@@ -61,26 +61,17 @@ class PlaceMemory:
     """
 
     def __init__(self, threshold: float, telling: float, levels: int = 1) -> None:
+        super().__init__(threshold, telling, levels)
         self.threshold, self.telling, self.levels = threshold, telling, levels
-        # label -> key of a row -> its contents (places, channels) and shares (places,); the newest last
-        self._rows: dict[int, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
         self._sums: dict[int, np.ndarray] = {}  # label -> (3, places, channels): count, total, squares of its rows
         self._cues: dict[int, Cue] = {}
         self._telling = np.zeros(0)  # (places,)
         self._hidden: dict[torch.device, Tensor] = {}  # (places,) bool
-        self._counts: Tensor | None = None  # (classes,) rows that were hidden
-        self._largest: dict[int, float] = {}  # label -> largest strength so far of what is no cue
-        self._rows_since_news = 0
 
     @property
     def number(self) -> int:
         """How many cues are known. Unlike :attr:`cues` it does not wait for the device."""
         return len(self._cues)
-
-    @property
-    def settled(self) -> bool:
-        """See :attr:`~.cues.CueMemory.settled`."""
-        return self._rows_since_news >= max(FEWEST_ROWS, sum(map(len, self._rows.values())))
 
     @property
     def cues(self) -> list[Cue]:
@@ -109,20 +100,14 @@ class PlaceMemory:
         numbers = held[0].size + parts[0].size
         most = int(np.clip(NUMBERS // (numbers * max(len(self._rows), 1)), FEWEST_ROWS, ROWS))
         for label in present:
-            rows = self._rows[label]
-            for n in np.flatnonzero(classes == label):
-                again = rows.pop(int(names[n]), None) is not None  # so that it becomes the newest
-                rows[int(names[n])] = held[n].copy(), parts[n].copy()
-                self._rows_since_news += again or len(rows) > most
-            for oldest in list(rows)[:-most]:
-                del rows[oldest]
+            self._take_in(label, ((int(names[n]), held[n], parts[n]) for n in np.flatnonzero(classes == label)), most)
             self._sum(label)
         self._look(present)
 
     def _sum(self, label: int) -> None:
         rows = self._rows[label]
         if rows:
-            contents = _stacked([held for held, _ in rows.values()]).astype(np.float64)
+            contents = stacked([held for held, _ in rows.values()]).astype(np.float64)
             known = ~np.isnan(contents)
             contents[~known] = 0
             self._sums[label] = np.stack([known.sum(0), contents.sum(0), (contents**2).sum(0)])
@@ -132,7 +117,7 @@ class PlaceMemory:
         common = [label for label, rows in self._rows.items() if len(rows) >= FEWEST_ROWS]
         if len(common) < 2 or 2 * len(common) < len(self._rows):
             return  # the few classes that are learnt first differ anywhere
-        count, total, squares = _stacked([self._sums[label].swapaxes(0, 1) for label in common], 0.0).transpose(2, 0, 1, 3)
+        count, total, squares = stacked([self._sums[label].swapaxes(0, 1) for label in common], 0.0).transpose(2, 0, 1, 3)
         self._telling, self._hidden = telling(count, total, squares), {}
         found = self._telling >= self.telling
         places = set((np.flatnonzero(found) * self.levels).tolist())
@@ -142,7 +127,7 @@ class PlaceMemory:
             rows = self._rows[label]
             if len(rows) < FEWEST_ROWS:
                 continue
-            shares = _stacked([parts for _, parts in rows.values()], 0.0)
+            shares = stacked([parts for _, parts in rows.values()], 0.0)
             shares = np.pad(shares, ((0, 0), (0, len(found) - shares.shape[1])))
             held = shares[:, found].sum(1)
             strength, known = float(held.mean()), self._cues.get(label)
@@ -157,8 +142,8 @@ class PlaceMemory:
                 known.identities = tuple((named * self.levels).tolist())
                 known.coverage = float((held > self.threshold).mean())
                 known.strength = max(known.strength, strength)
-            elif known is None and strength > self._largest.get(label, 0.0) + RISE:
-                self._largest[label], self._rows_since_news = strength, 0
+            elif known is None:
+                self._no_cue(label, strength)
 
     def drop_mask(self, identities: Tensor, maskable: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
         """The telling places, in rows of every class, once one class leans on them. Does not wait for the device.
@@ -197,54 +182,15 @@ class PlaceMemory:
         known = hidden & (labels >= 0) & (labels < len(self._counts))
         self._counts.index_add_(0, labels.long().clamp(0, len(self._counts) - 1), known.long())
 
-    def copy(self) -> PlaceMemory:
-        """Another one that knows the same; what is shown or hidden there changes nothing here."""
-        other = PlaceMemory(self.threshold, self.telling, self.levels)
-        other.load_state_dict(self.state_dict())
-        return other
-
-    def reduce_counts(self, gather_sum: Callable[[Tensor], Tensor]) -> None:
-        """Add up what all processes have hidden; call it once, at the end."""
-        if self._counts is not None:
-            self._counts = gather_sum(self._counts)
-
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain numbers, for a checkpoint."""
-        return {
-            "rows": {
-                label: {
-                    "keys": torch.tensor(list(rows)),
-                    "contents": torch.from_numpy(_stacked([held for held, _ in rows.values()])),
-                    "shares": torch.from_numpy(_stacked([parts for _, parts in rows.values()], 0.0)),
-                }
-                for label, rows in self._rows.items()
-                if rows
-            },
-            "cues": [vars(cue) for cue in self.cues],
-            "rows_since_news": self._rows_since_news,
-            "largest": dict(self._largest),
-        }
+        """As :meth:`.RowMemory.state_dict`, and the cues."""
+        return {**super().state_dict(), "cues": [vars(cue) for cue in self.cues]}
 
     def load_state_dict(self, state: dict[str, Any], counts: bool = True) -> None:
-        """Go on from a checkpoint.
-
-        Args:
-            state: from :meth:`state_dict`.
-            counts: whether to go on counting the hidden rows from there; of several processes only one does.
-        """
-        self._rows = {
-            label: {
-                key: (held, parts)
-                for key, held, parts in zip(
-                    rows["keys"].tolist(), rows["contents"].numpy(), rows["shares"].numpy(), strict=True
-                )
-            }
-            for label, rows in state["rows"].items()
-        }
-        self._sums, self._counts, self._telling, self._hidden = {}, None, np.zeros(0), {}
+        """As :meth:`.RowMemory.load_state_dict`, and the cues."""
+        super().load_state_dict(state)
+        self._sums, self._telling, self._hidden = {}, np.zeros(0), {}
         self._cues = {values["label"]: Cue(**{**values, "hidden_rows": 0}) for values in state["cues"]}
-        self._largest = dict(state.get("largest", {}))
-        self._rows_since_news = state.get("rows_since_news", 0)
         for label in self._rows:
             self._sum(label)
         self._look([])
@@ -252,15 +198,6 @@ class PlaceMemory:
             self._counts = torch.zeros(max(self._cues) + 1, dtype=torch.long)
             for values in state["cues"] if counts else []:
                 self._counts[values["label"]] = values["hidden_rows"]
-
-
-def _stacked(arrays: list[np.ndarray], fill: float = np.nan) -> np.ndarray:
-    """One array; those with fewer places than the largest (series of a shorter batch) are filled up."""
-    places = max(len(array) for array in arrays)
-    if all(len(array) == places for array in arrays):
-        return np.stack(arrays)
-    widths = [((0, places - len(array)), *((0, 0),) * (array.ndim - 1)) for array in arrays]
-    return np.stack([np.pad(array, width, constant_values=fill) for array, width in zip(arrays, widths, strict=True)])
 
 
 def places_in_one(labels: Tensor, keys: Tensor, contents: Tensor, shares: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..challenge.cues import FEWEST_ROWS, Cue, companions, find_cues
+from ..challenge.cues import Cue, companions, find_cues
+from ..challenge.row_memory import FEWEST_ROWS
 from ..errors import ChallengerError
 from .attributed import AttributedBatch
 from .classifier import Classifier

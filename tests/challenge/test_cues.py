@@ -8,7 +8,6 @@ from hf_challenger.challenge import CueMemory
 from hf_challenger.challenge.cues import (
     CUES,
     NOTHING,
-    ROWS,
     TOGETHER,
     UNITS,
     companions,
@@ -18,6 +17,7 @@ from hf_challenger.challenge.cues import (
     row_keys,
     taken_apart,
 )
+from hf_challenger.challenge.row_memory import ROWS
 
 LEAK, OTHER, PHRASE = 7, 8, (40, 41, 42)
 
