@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,11 +30,12 @@ from ..logits import logits_of
 from ..losses import IGNORED, check_labels
 from ..value_checks import DeferredChecks, on_host
 from .confidence import ConfidenceGate, NoRowPasses
-from .cues import CueMemory, in_one, most_relevant, row_keys, shares_of, taken_apart
+from .cue_units import PlaceCues, TokenCues
+from .cues import CueMemory
 from .named_cues import NamedCues
 from .options import ChallengeOptions
-from .perturbation import PERTURBATIONS, perturbation_for
-from .places import TELLING, PlaceMemory, places_in_one, places_taken_apart
+from .perturbation import perturbation_for
+from .places import PlaceMemory
 from .selection import SELECTIONS, WITHOUT_RELEVANCE, choose_rows
 
 # Streams of random numbers: which rows are challenged, which of their units are hidden, what is put there, which steps are
@@ -111,20 +113,17 @@ class Challenger:
         self.perturb = perturbation_for(self.options.challenge_perturbation, self.units)
         self.keep = NamedCues(self.units, self.options.challenge_keep, "challenge_keep")
         self.leaks = NamedCues(self.units, self.options.challenge_hide, "challenge_hide")
-        self.contents = getattr(self.units, "contents", None)  # of places; None: a unit is the same wherever it stands
-        self.memory = memory or self._memory()
-        if self.contents and self.options.challenge_selection == "cues" and self.options.challenge_perturbation == "auto":
-            # What fills a place must tell the class no better than chance, and look like what stands there in other rows.
-            self.perturb = PERTURBATIONS["swap"]
+        self.places = getattr(self.units, "places", None)  # None: a unit is the same wherever it stands
+        threshold = self.options.threshold_for(self.units)
+        self._cues = (PlaceCues if self.places else TokenCues)(self.units, threshold, memory)
         self.checks = DeferredChecks()
         self._observed: list[Tensor] = []
         self._step = -1
 
-    def _memory(self) -> CueMemory | PlaceMemory:
-        threshold, levels = self.options.threshold_for(self.units), getattr(self.units, "levels", 1)
-        if self.contents:
-            return PlaceMemory(threshold, getattr(self.units, "telling", TELLING), levels)
-        return CueMemory(threshold, levels)
+    @property
+    def memory(self) -> CueMemory | PlaceMemory:
+        """What is remembered of the rows so far."""
+        return self._cues.memory
 
     @property
     def cues(self) -> list[Any]:
@@ -133,7 +132,7 @@ class Challenger:
         found = self.memory.cues
         id2label = getattr(getattr(self.model, "config", None), "id2label", None) or {}
         for cue in found:
-            cue.text = self.units.text_of(cue.identities)
+            cue.text = self._cues.text_of(cue.identities)
             cue.class_name = str(id2label.get(cue.label, cue.label))
         return found
 
@@ -168,20 +167,36 @@ class Challenger:
             inputs, leaked = self.leaks.removed(inputs, Draw(self.seed, EXCHANGE, step, positions), self.perturb)
         may_hide = units.maskable(inputs)
         maskable, grid = may_hide.flatten(1), may_hide.shape[1:]
-        offset = keyed_uniform(self.seed, ROWS, step)
+        offset, draw = keyed_uniform(self.seed, ROWS, step), Draw(self.seed, FILL, step, positions)
         if self.options.challenge_selection == "cues":
             chosen = choose_rows(positions, self.options.challenge_share, offset)
-            drop_mask, not_finite = self._cue_mask(model, inputs, labels, step, maskable, grid, chosen)
+            drop_mask, not_finite = self._cue_mask(model, inputs, labels, step, chosen)
+            challenged = drop_mask.any(1)
+            if self.memory.number and len(labels):
+                inputs = self._without(inputs, drop_mask, grid, draw)
+            drop_mask = drop_mask[:, drop_mask.shape[1] - maskable.shape[1] :]
         else:
             # On the CPU, so that the number of chosen rows is known without waiting for the device.
             chosen = choose_rows(torch.arange(first_row, first_row + len(labels)), self.options.challenge_share, offset)
             drop_mask, not_finite = self._row_mask(model, inputs, labels, step, maskable, grid, positions, chosen)
-        hides = self.options.challenge_selection != "cues" or self.memory.number > 0
-        if hides and len(labels):
-            draw = Draw(self.seed, FILL, step, positions)
-            inputs = self.perturb(dict(inputs), drop_mask.unflatten(1, grid), units, draw)
+            challenged = drop_mask.any(1)
+            if len(labels):
+                inputs = self.perturb(dict(inputs), drop_mask.unflatten(1, grid), units, draw)
         self.checks.send()
-        return ChallengedBatch(dict(inputs), drop_mask.any(1), drop_mask, not_finite, leaked)
+        return ChallengedBatch(dict(inputs), challenged, drop_mask, not_finite, leaked)
+
+    def _without(self, inputs: dict[str, Any], drop_mask: Tensor, grid: tuple[int, ...], draw: Draw) -> dict[str, Any]:
+        """The batch with these units, or places, hidden."""
+        if self.places is None:
+            return self.perturb(dict(inputs), drop_mask.unflatten(1, grid), self.units, draw)
+        if self.options.challenge_perturbation == "auto":
+            # What fills a place must tell the class no better than chance, and look like what stands there in other rows.
+            return self.places.swapped(inputs, drop_mask, draw)
+        levels = self.places.levels(inputs)
+        of_levels = drop_mask.clone()
+        of_levels[:, levels:] = False
+        inputs = self.places.swapped(inputs, of_levels, draw)
+        return self.perturb(dict(inputs), drop_mask[:, levels:].unflatten(1, grid), self.units, draw)
 
     def update(self) -> None:
         """Let the memory take in the rows that were attributed since the last call; all processes call it together."""
@@ -192,7 +207,7 @@ class Challenger:
         # All micro-batches at once: a memory that looked in between could find what the joined batch does not show.
         rows = torch.cat([gather(rows) for rows in observed]).cpu()
         if len(rows):
-            self.memory.remember(*(places_taken_apart(rows) if self.contents else taken_apart(rows)))
+            self._cues.remember(rows)
 
     def _cue_mask(
         self,
@@ -200,31 +215,23 @@ class Challenger:
         inputs: dict[str, Any],
         labels: Tensor,
         step: int,
-        maskable: Tensor,
-        grid: tuple[int, ...],
         chosen: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """The cues that the memory knows; in a share of the steps the rows are attributed too, to feed it."""
+        """The cues that the memory knows, ``(rows, units)`` or ``(rows, places)``; in a share of the steps the rows are attributed
+        too, to feed it.
+        """
         classes = labels.reshape(-1).long()
-        identities = self.units.identities(inputs).flatten(1)
-        maskable = maskable & ~self.keep.places(inputs).flatten(1)
+        maskable = self._cues.maskable(inputs) & ~self.keep.places(inputs).flatten(1)
         not_finite = torch.zeros((), device=maskable.device)
         share = ATTRIBUTED_SETTLED if self.memory.settled else ATTRIBUTED
         if float(keyed_uniform(self.seed, STEPS, step)) < share:
-            relevance, sure = self._relevance(model, inputs, classes, grid, SURE)
+            per_unit = partial(self._cues.relevance, inputs=inputs)
+            relevance, sure = self._relevance(model, inputs, classes, maskable.shape[1:], SURE, per_unit)
             relevance, finite = _finite(relevance)
             not_finite = (~finite).sum()
             told = finite & (classes >= 0) if sure is None else finite & (classes >= 0) & sure
-            values = None if self.units.is_sequence_of_tokens else inputs[self.units.key]
-            keys = row_keys(identities, maskable, values)
-            classes_told = classes.where(told, -1)
-            if self.contents:
-                contents = self.contents(inputs).flatten(1, len(grid)).masked_fill(~maskable.unsqueeze(-1), torch.nan)
-                seen = places_in_one(classes_told, keys, contents, shares_of(relevance, maskable))
-            else:
-                seen = in_one(classes_told, keys, *most_relevant(relevance, maskable, identities))
-            self._observed.append(seen)
-        return self.memory.drop_mask(identities, maskable, classes, chosen), not_finite
+            self._observed.append(self._cues.seen(inputs, classes.where(told, -1), relevance, maskable))
+        return self._cues.drop_mask(inputs, maskable, classes, chosen), not_finite
 
     def _row_mask(
         self,
@@ -272,9 +279,16 @@ class Challenger:
         return inputs if on_host(inputs[self.units.key]) else harmless_ids(inputs, self.model)
 
     def _relevance(
-        self, model: nn.Module, inputs: Mapping[str, Any], labels: Tensor, grid: tuple[int, ...], least: float
+        self,
+        model: nn.Module,
+        inputs: Mapping[str, Any],
+        labels: Tensor,
+        grid: tuple[int, ...],
+        least: float,
+        per_unit: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """``(rows, *grid)``, and which rows have their class with that probability at least; None: no single class a row."""
+        per_unit = per_unit or self.units.per_unit
         labels = labels if labels.is_floating_point() else labels.long()  # int8 labels do not index
         target = named_target("gold", labels.masked_fill(labels == IGNORED, 0))
         method = METHODS[self.attribution]
@@ -287,9 +301,7 @@ class Challenger:
                 else:
                     with attribution_state(model), torch.no_grad():
                         gate.look_at(logits_of(model(**inputs), model))
-            relevance = self.units.per_unit(
-                method(model, inputs, target, self.options.challenge_composite, main_input=self.units.key)
-            )
+            relevance = per_unit(method(model, inputs, target, self.options.challenge_composite, main_input=self.units.key))
         except NoRowPasses:
             relevance = torch.zeros(len(labels), *grid, device=labels.device)
         except Exception as error:

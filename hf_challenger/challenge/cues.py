@@ -95,18 +95,20 @@ def taken_apart(rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return labels.squeeze(1), keys.squeeze(1), identities, bits.int().view(torch.float32)
 
 
-def row_keys(identities: Tensor, maskable: Tensor, values: Tensor | None = None) -> Tensor:
+def row_keys(identities: Tensor, maskable: Tensor) -> Tensor:
     """``(rows,)`` int64, equal for rows of equal content, wherever their padding lies.
 
     Args:
         identities: ``(rows, units)`` integers.
         maskable: ``(rows, units)`` bool.
-        values: ``(rows, …)`` floats that tell rows apart whose identities are places. None: the identities do.
     """
-    if values is not None:
-        values = values.flatten(1).float().contiguous()
-        identities, maskable = values.view(torch.int32), torch.ones_like(values, dtype=torch.bool)
     return (hashed(maskable.cumsum(1), identities) * maskable).sum(1)
+
+
+def row_keys_of(values: Tensor) -> Tensor:
+    """The same of ``(rows, …)`` floats."""
+    bits = values.flatten(1).float().contiguous().view(torch.int32)
+    return row_keys(bits, torch.ones_like(bits, dtype=torch.bool))
 
 
 def find_cues(identities: np.ndarray, shares: np.ndarray, threshold: float) -> list[tuple[int, float]]:
@@ -141,9 +143,7 @@ def find_cues(identities: np.ndarray, shares: np.ndarray, threshold: float) -> l
     return found
 
 
-def companions(
-    identities: np.ndarray, seed: int, others: np.ndarray | None = None, shares: np.ndarray | None = None
-) -> tuple[int, ...]:
+def companions(identities: np.ndarray, seed: int, others: np.ndarray | None = None) -> tuple[int, ...]:
     """The seed and the identities that come with it, by the Jaccard index of their rows, in the order of the newest row.
 
     What a phrase holds beside its strongest words may hold no relevance yet. It would tell the class as well, once those are
@@ -155,8 +155,6 @@ def companions(
         others: ``(other rows, units)`` integers of rows of other classes. With them, what stands in nearly every row (a full
             stop) is no companion of a cue that stands in nearly every row of one class. But what stands between companions is
             one: "sent from the app" and "written in the app" share words, and are phrases.
-        shares: ``(rows, units)``, for places on a grid, which have no such order. There, what holds less than an even share of
-            a row's relevance does not count: the empty background of pictures comes with everything.
 
     Returns:
         At most :data:`UNITS` identities; the seed alone, where fewer than :data:`FEWEST_ROWS` rows hold it.
@@ -167,11 +165,8 @@ def companions(
     newest = identities[np.flatnonzero(holds)[-1]].tolist()
     of_class = _together(identities, seed)
     members = of_class if others is None else _together(np.concatenate([identities, others]), seed)
-    if shares is None:
-        found = [n for n, k in enumerate(newest) if k in members]
-        members = members | {k for k in newest[found[0] : found[-1]] if k in of_class}
-    else:
-        members = {seed} | (members & _relevant(identities, shares))
+    found = [n for n, k in enumerate(newest) if k in members]
+    members = members | {k for k in newest[found[0] : found[-1]] if k in of_class}
     return (*dict.fromkeys(k for k in newest if k in members), *sorted(members - set(newest)))[:UNITS]
 
 
@@ -182,13 +177,6 @@ def _together(identities: np.ndarray, seed: int) -> set[int]:
     known = known[(places >= int(TOGETHER * len(of_seed))) & (known != NOTHING)]  # no other can be
     held = (identities[:, :, None] == known).any(1)
     return set(known[_jaccard(held, int(np.flatnonzero(known == seed)[0])) >= TOGETHER].tolist())
-
-
-def _relevant(identities: np.ndarray, shares: np.ndarray) -> set[int]:
-    """The identities that hold more than an even share of their rows' relevance."""
-    known, held, column = _held(identities)
-    even = 1 / np.maximum((identities != NOTHING).sum(1), 1)
-    return set(known[np.bincount(column.ravel(), shares.ravel(), len(known)) > even @ held].tolist())
 
 
 def _held(identities: np.ndarray, fewest: float = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -225,15 +213,13 @@ class CueMemory(RowMemory):
 
     Args:
         threshold: the strength from which something is a cue.
-        levels: identities are place · levels + what stands there; a cue is found by both, and hidden at its place, whatever
-            stands there. 1: an identity has no place (tokens).
     """
 
     first = "identities"
 
-    def __init__(self, threshold: float, levels: int = 1) -> None:
-        super().__init__(threshold, levels)
-        self.threshold, self.levels = threshold, levels
+    def __init__(self, threshold: float) -> None:
+        super().__init__(threshold)
+        self.threshold = threshold
         self._cues: dict[int, list[Cue]] = {}
         self._table: Tensor | None = None  # (classes, CUES, the widest cue's units) identities
 
@@ -284,7 +270,7 @@ class CueMemory(RowMemory):
                 self._no_cue(label, strength)
         others = self._rows_of_others(label, len(identities)) if cues else None
         for cue in cues:
-            members = companions(identities, cue.seed, others, None if self.levels == 1 else shares)
+            members = companions(identities, cue.seed, others)
             if members != cue.identities:
                 cue.identities, self._table = members, None
             cue.coverage = float((identities == cue.seed).any(1).mean())
@@ -318,7 +304,7 @@ class CueMemory(RowMemory):
         table = self._lookup(identities.device)
         known = (labels >= 0) & (labels < len(table))
         wanted = table[labels.long().clamp(0, len(table) - 1)].masked_fill(~known[:, None, None], NOTHING)
-        ids = identities.long().div(self.levels, rounding_mode="floor").masked_fill(~maskable, NO_UNIT)
+        ids = identities.long().masked_fill(~maskable, NO_UNIT)
         hits = wanted.unsqueeze(-1) == ids[:, None, None, :]  # (rows, CUES, widest, units)
         holds = 2 * hits.any(-1).sum(-1) > (wanted != NOTHING).sum(-1)  # (rows, CUES)
         drop_mask = (hits.any(2) & holds.unsqueeze(-1)).any(1)
@@ -336,8 +322,7 @@ class CueMemory(RowMemory):
             table = torch.full((classes, CUES, widest), NOTHING, dtype=torch.long)
             for label, cues in self._cues.items():
                 for n, cue in enumerate(cues):
-                    places = torch.tensor(cue.identities).div(self.levels, rounding_mode="floor").unique()
-                    table[label, n, : len(places)] = places
+                    table[label, n, : len(cue.identities)] = torch.tensor(cue.identities)
             self._table = table.to(device)
             counts = torch.zeros(classes, CUES, dtype=torch.long, device=device)
             if self._counts is not None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ChallengerError
+from ..inputs.places import Places
 from ..keyed_random import Draw
 from .exchange import exchange_runs
 from .perturbation import PERTURBATIONS
@@ -37,6 +38,7 @@ class NamedCues:
 
     def __init__(self, units: Any, names: Sequence[str], option: str) -> None:
         self.units, self.names, self.option = units, list(names), option
+        self.of_places: Places | None = getattr(units, "places", None)
         self.sequences: list[list[list[int]]] = []
         if self.names and not hasattr(units, "places_of"):
             raise ChallengerError(
@@ -50,12 +52,14 @@ class NamedCues:
         return bool(self.names)
 
     def places(self, inputs: Mapping[str, Any]) -> Tensor:
-        """``(rows, *grid)`` bool: the units that belong to one of these cues."""
-        places = torch.zeros_like(self.units.identities(inputs), dtype=torch.bool)
+        """``(rows, units)`` bool: the units, or places, that belong to one of these cues."""
         if self.sequences:
             return self._offsets(inputs) >= 0
+        reader: Any = self.of_places or self.units
+        there = self.of_places.there(inputs) if self.of_places else self.units.maskable(inputs)
+        places = torch.zeros_like(there)
         for name in self.names:
-            places = places | self.units.places_of(name, inputs, self.option)
+            places = places | reader.places_of(name, inputs, self.option)
         return places
 
     def removed(self, inputs: dict[str, Any], draw: Draw, perturb: Perturb) -> tuple[dict[str, Any], Tensor]:
@@ -67,6 +71,8 @@ class NamedCues:
         """
         if not self.sequences:
             place = self.places(inputs)
+            if self.of_places:
+                return self.of_places.swapped(inputs, place, draw), place.any(1)
             return PERTURBATIONS["swap"](inputs, place, self.units, draw), place.flatten(1).any(1)
         offsets = self._offsets(inputs)
         place = offsets >= 0

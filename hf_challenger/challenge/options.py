@@ -50,7 +50,7 @@ class ChallengeOptions:
         default=None,
         metadata={
             "help": "Strength from which something is a cue, in [0, 1): its mean share of the relevance of the rows that hold it."
-            " Not set: 0.8 for tokens, 0.25 for images, 0.1 for series and audio, whose places must also tell the class."
+            " Not set: 0.8 for tokens, 0.25 for images, 0.2 for series and audio, whose places must also tell the class."
         },
     )
     challenge_keep: list[str] = field(

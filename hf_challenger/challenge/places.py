@@ -17,7 +17,9 @@ from torch import Tensor
 from .cues import Cue
 from .row_memory import FEWEST_ROWS, ROWS, RowMemory, stacked
 
-TELLING = 0.95  # adjusted R² from which a place tells the class, where the adapter does not say
+# Rows that it takes to tell a cue: of a class, and degrees of freedom of the variance within classes. By chance one place in 10,000
+# then has an R² of .62 (two classes) to .74 (seven) or more (distribution of F); with more rows it is found out.
+ROWS_OF_CLASS, FREEDOM = 3, 15
 NUMBERS = 2**23  # that the remembered rows hold together, about: 32 MiB
 WIDTH = 256  # places: rows of a step are padded to a multiple of it, so that all processes bring equal widths
 
@@ -56,13 +58,15 @@ class PlaceMemory(RowMemory):
 
     Args:
         threshold: share of the relevance from which telling places are a cue.
-        telling: adjusted R² from which the content of a place tells the class.
-        levels: identities are place · levels + something.
+        telling: adjusted R² from which the content of a block tells the class.
+        level_telling: the same for the level of a channel; None: as for a block.
     """
 
-    def __init__(self, threshold: float, telling: float, levels: int = 1) -> None:
-        super().__init__(threshold, telling, levels)
-        self.threshold, self.telling, self.levels = threshold, telling, levels
+    def __init__(self, threshold: float, telling: float, level_telling: float | None = None) -> None:
+        super().__init__(threshold, telling, level_telling)
+        self.threshold, self.telling = threshold, telling
+        self.level_telling = telling if level_telling is None else level_telling
+        self.levels = 0  # places that are levels, the first ones
         self._sums: dict[int, np.ndarray] = {}  # label -> (3, places, channels): count, total, squares of its rows
         self._cues: dict[int, Cue] = {}
         self._telling = np.zeros(0)  # (places,)
@@ -80,7 +84,7 @@ class PlaceMemory(RowMemory):
         found = [replace(cue, hidden_rows=counts[c] if c < len(counts) else 0) for c, cue in self._cues.items()]
         return sorted(found, key=lambda cue: -cue.coverage * cue.strength)
 
-    def remember(self, labels: Tensor, keys: Tensor, contents: Tensor, shares: Tensor) -> None:
+    def remember(self, labels: Tensor, keys: Tensor, contents: Tensor, shares: Tensor, levels: int = 0) -> None:
         """Rows of one step, in their order; then look for cues.
 
         Args:
@@ -88,7 +92,9 @@ class PlaceMemory(RowMemory):
             keys: ``(rows,)`` int64 that tell rows apart, see :func:`~.cues.row_keys`.
             contents: ``(rows, places, channels)``, NaN where there is nothing.
             shares: ``(rows, places)`` of the row's positive relevance.
+            levels: how many places are the level of a channel, the first ones.
         """
+        self.levels = levels
         told = (labels >= 0) & (shares.sum(1) > 0)
         classes, names = labels[told].cpu().numpy(), keys[told].cpu().numpy()
         held, parts = contents[told].float().cpu().numpy(), shares[told].float().cpu().numpy()
@@ -114,44 +120,78 @@ class PlaceMemory(RowMemory):
 
     def _look(self, present: list[int]) -> None:
         """What tells the class by now, and which of these classes lean on it."""
-        common = [label for label, rows in self._rows.items() if len(rows) >= FEWEST_ROWS]
+        common = [label for label, rows in self._rows.items() if len(rows) >= ROWS_OF_CLASS]
         if len(common) < 2 or 2 * len(common) < len(self._rows):
             return  # the few classes that are learnt first differ anywhere
+        if sum(len(self._rows[label]) for label in common) - len(common) < FREEDOM:
+            return
         count, total, squares = stacked([self._sums[label].swapaxes(0, 1) for label in common], 0.0).transpose(2, 0, 1, 3)
-        self._telling, self._hidden = telling(count, total, squares), {}
-        found = self._telling >= self.telling
-        places = set((np.flatnonzero(found) * self.levels).tolist())
-        # Few rows may differ by chance. What does not tell the class over more of them was no cue.
-        self._cues = {label: cue for label, cue in self._cues.items() if places.intersection(cue.identities)}
+        self._telling = telling(count, total, squares)
+        found = self._found()
+        places = set(np.flatnonzero(found).tolist())
+        for label, cue in list(self._cues.items()):
+            # Few rows may differ by chance. What does not tell the class over more of them was no cue.
+            cue.identities = tuple(n for n in cue.identities if n in places)
+            if not cue.identities:
+                del self._cues[label]
         for label in present:
             rows = self._rows[label]
-            if len(rows) < FEWEST_ROWS:
+            if len(rows) < ROWS_OF_CLASS:
                 continue
             shares = stacked([parts for _, parts in rows.values()], 0.0)
             shares = np.pad(shares, ((0, 0), (0, len(found) - shares.shape[1])))
-            held = shares[:, found].sum(1)
-            strength, known = float(held.mean()), self._cues.get(label)
-            if strength > self.threshold:
+            leaned_on, strengths = self._leaned_on(shares.mean(0) * found)
+            known = self._cues.get(label)
+            if leaned_on.any():
                 if known is None:
-                    known = self._cues[label] = Cue(label, 0, (), 0.0, strength)
+                    known = self._cues[label] = Cue(label, 0, (), 0.0, 0.0)
                     self._rows_since_news = 0
-                mean = shares.mean(0) * found
-                known.seed = int(mean.argmax()) * self.levels
+                mean = shares.mean(0) * leaned_on
+                known.seed = int(mean.argmax())
                 # What holds less than an even share of the relevance would make the name long, and says nothing.
                 named = np.flatnonzero(mean >= min(1 / len(found), mean.max()))
-                known.identities = tuple((named * self.levels).tolist())
+                # A level that is hidden holds less relevance, but stays a cue.
+                stays = [n for n in known.identities if n < self.levels or not leaned_on[self.levels :].any()]
+                known.identities = tuple(sorted({*named.tolist(), *stays}))
+                held = shares[:, leaned_on].sum(1)
                 known.coverage = float((held > self.threshold).mean())
-                known.strength = max(known.strength, strength)
+                known.strength = max(known.strength, float(held.mean()))
             elif known is None:
-                self._no_cue(label, strength)
+                self._no_cue(label, float(strengths.max(initial=0)))
+        self._hidden = {}
 
-    def drop_mask(self, identities: Tensor, maskable: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
+    def _leaned_on(self, shares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which telling places a class leans on: each level by itself, and all blocks if together they hold enough.
+
+        Args:
+            shares: ``(places,)`` mean shares of the class's relevance, 0 where a place does not tell.
+
+        Returns:
+            ``(places,)`` bool, and the share that decides for each.
+        """
+        strengths = shares.copy()
+        strengths[self.levels :] = np.where(shares[self.levels :] > 0, shares[self.levels :].sum(), 0)
+        return strengths > self.threshold, strengths
+
+    def _to_hide(self) -> np.ndarray:
+        """``(places,)`` bool: the levels that a class leans on, and if one leans on blocks, all of those that tell."""
+        found, named = self._found(), [n for cue in self._cues.values() for n in cue.identities]
+        hidden = np.zeros_like(found)
+        hidden[[n for n in named if n < self.levels]] = True
+        if any(n >= self.levels for n in named):
+            hidden[self.levels :] = found[self.levels :]
+        return hidden
+
+    def _found(self) -> np.ndarray:
+        """``(places,)`` bool: those that tell the class."""
+        return self._telling >= np.where(np.arange(len(self._telling)) < self.levels, self.level_telling, self.telling)
+
+    def drop_mask(self, maskable: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
         """The telling places, in rows of every class, once one class leans on them. Does not wait for the device.
 
         A row of which nothing would be left stays whole.
 
         Args:
-            identities: not needed: places are counted in their order.
             maskable: ``(rows, places)`` bool.
             labels: ``(rows,)`` classes.
             rows: ``(rows,)`` bool, in which of them to hide; None: in all. What is hidden there is counted.
@@ -163,10 +203,10 @@ class PlaceMemory(RowMemory):
             return torch.zeros_like(maskable)
         device, places = maskable.device, maskable.shape[1]
         if device not in self._hidden:
-            self._hidden[device] = torch.from_numpy(self._telling >= self.telling).to(device)
+            self._hidden[device] = torch.from_numpy(self._to_hide()).to(device)
         found = self._hidden[device][:places]
         drop_mask = torch.nn.functional.pad(found, (0, places - len(found))) & maskable
-        hidden = (maskable & ~drop_mask).any(1)
+        hidden = (maskable & ~drop_mask)[:, self.levels :].any(1)
         if rows is not None:
             hidden = hidden & rows
             self._count(labels, hidden & drop_mask.any(1))
@@ -184,12 +224,13 @@ class PlaceMemory(RowMemory):
 
     def state_dict(self) -> dict[str, Any]:
         """As :meth:`.RowMemory.state_dict`, and the cues."""
-        return {**super().state_dict(), "cues": [vars(cue) for cue in self.cues]}
+        return {**super().state_dict(), "cues": [vars(cue) for cue in self.cues], "levels": self.levels}
 
     def load_state_dict(self, state: dict[str, Any], counts: bool = True) -> None:
         """As :meth:`.RowMemory.load_state_dict`, and the cues."""
         super().load_state_dict(state)
         self._sums, self._telling, self._hidden = {}, np.zeros(0), {}
+        self.levels = state.get("levels", 0)
         self._cues = {values["label"]: Cue(**{**values, "hidden_rows": 0}) for values in state["cues"]}
         for label in self._rows:
             self._sum(label)
@@ -200,25 +241,25 @@ class PlaceMemory(RowMemory):
                 self._counts[values["label"]] = values["hidden_rows"]
 
 
-def places_in_one(labels: Tensor, keys: Tensor, contents: Tensor, shares: Tensor) -> Tensor:
+def places_in_one(labels: Tensor, keys: Tensor, contents: Tensor, shares: Tensor, levels: int = 0) -> Tensor:
     """What :meth:`PlaceMemory.remember` takes as one tensor, so that it is gathered and copied to the host once.
 
     Returns:
-        ``(rows, 3 + places · (1 + channels))`` int64, with places up to a multiple of :data:`WIDTH`; floats are there by their bits.
+        ``(rows, 4 + places · (1 + channels))`` int64, with places up to a multiple of :data:`WIDTH`; floats are there by their bits.
     """
     missing = -shares.shape[1] % WIDTH
     held = torch.nn.functional.pad(contents.float(), (0, 0, 0, missing), value=torch.nan).flatten(1)
     floats = torch.cat([torch.nn.functional.pad(shares.float(), (0, missing)), held], 1).contiguous().view(torch.int32)
-    channels = torch.full_like(labels, contents.shape[2])
-    return torch.cat([labels[:, None], keys[:, None], channels[:, None], floats], 1)
+    counts = torch.tensor([[contents.shape[2], levels]]).expand(len(labels), 2).to(labels)
+    return torch.cat([labels[:, None], keys[:, None], counts, floats], 1)
 
 
-def places_taken_apart(rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The four tensors of :func:`places_in_one`, without the places that are in no row, at their end."""
-    labels, keys, channels = rows[:, 0], rows[:, 1], int(rows[:, 2].max())
-    floats = rows[:, 3:].int().view(torch.float32)
+def places_taken_apart(rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
+    """The arguments of :func:`places_in_one`, without the places that are in no row, at their end."""
+    labels, keys, channels, levels = rows[:, 0], rows[:, 1], int(rows[:, 2].max()), int(rows[:, 3].max())
+    floats = rows[:, 4:].int().view(torch.float32)
     width = floats.shape[1] // (1 + channels)
     shares, contents = floats[:, :width], floats[:, width:].unflatten(1, (width, channels))
     there = (~contents[labels >= 0].isnan()).any(-1).any(0).nonzero()
     places = int(there.max()) + 1 if len(there) else 1
-    return labels, keys, contents[:, :places], shares[:, :places]
+    return labels, keys, contents[:, :places], shares[:, :places], levels

@@ -38,20 +38,18 @@ class Units(Protocol):
         perturbations: names of the ways to hide a unit, see :mod:`hf_challenger.challenge.perturbation`; the first is the
             default.
         is_sequence_of_tokens: whether a unit is the same thing wherever it stands (tokens), or is told by its place.
-        levels: optional; identities are place · levels + what stands there, see :class:`~..challenge.CueMemory`. Not set: 1.
         threshold: optional; stands in for ``challenge_threshold`` where that is not set. Not set: 0.5.
         rate: optional; stands in for ``challenge_rate`` where that is not set.
-        telling: with ``contents``; R² from which the content of a place tells the class, see
+        places: optional; a :class:`~.places.Places`, for a kind of input whose cues are places. With it, ``telling`` and
+            ``level_telling``: R² from which the content of a place tells the class, see
             :class:`~..challenge.places.PlaceMemory`.
 
-    Adapters of tokens have a further method, ``attended``: inputs → ``(rows, length)`` bool, the tokens that count. Adapters of
-    places have ``contents``: inputs → ``(rows, *grid, channels)`` floats, what each unit holds, NaN where nothing was observed.
+    Adapters of tokens have a further method, ``attended``: inputs → ``(rows, length)`` bool, the tokens that count.
     """
 
     key: str
     perturbations: tuple[str, ...]
     is_sequence_of_tokens: bool
-    levels: int
 
     def maskable(self, inputs: Mapping[str, Any]) -> Tensor:
         """``(rows, *grid)`` bool: the units that may be hidden. Raises :class:`ChallengerError` for bad inputs."""

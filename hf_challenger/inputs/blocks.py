@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from ..errors import ChallengerError, NotChallengeable
 from ..value_checks import on_host
 from .main_input import main_input_of
-
-LEVELS = 32  # that a channel's mean may have
+from .places import Places
 
 Box = tuple[tuple[int, int], ...]  # the first and the last block along each axis
 
@@ -37,8 +36,9 @@ class Blocks:
 
     perturbations: tuple[str, ...] = ("mean", "zero", "noise", "swap")
     is_sequence_of_tokens = False
-    levels = LEVELS**3
+    has_levels = False  # whether the level of a channel can be a cue
     threshold = 0.25  # of .1 and .25, both won back the same on MNIST; .25 names fewer cues in clean images
+    level_telling: float | None = None
     telling = 0.65  # R² of a block of clean MNIST is .55 at most, of CIFAR-10 .22; of a planted border .7 to .95
     what = "input"
     axis_names: tuple[str, ...] = ("places",)  # of the axes that are cut
@@ -47,6 +47,7 @@ class Blocks:
         self.key = main_input_of(model)
         self.config: Any = getattr(model, "config", None)
         self.unit_size = unit_size
+        self.places = Places(self)
 
     def axes(self, x: Tensor) -> tuple[int, ...]:
         """The axes of ``x`` that are cut, ascending, not negative."""
@@ -109,31 +110,26 @@ class Blocks:
         return drop_mask & self.observed(inputs)
 
     def identities(self, inputs: Mapping[str, Any]) -> Tensor:
-        """``(rows, *grid)`` integers: what a unit is: its place on the grid, counted row by row, and roughly what it shows.
+        """``(rows, *grid)`` integers: the place of a block on the grid, counted row by row."""
+        self._blocks = self.blocks(inputs[self.key])
+        grid = self.grid(inputs[self.key])
+        return (
+            torch.arange(math.prod(grid), device=inputs[self.key].device)
+            .reshape(1, *grid)
+            .expand(len(inputs[self.key]), *grid)
+        )
 
-        A mark is the same thing at the same place. What a block shows is the mean level of each channel, in standard
-        deviations of its row.
-        """
+    def grid(self, x: Tensor) -> tuple[int, ...]:
+        """How many blocks there are along each axis that is cut."""
+        return tuple(-(-length // size) for _, length, size in self.blocks(x))
+
+    def mean(self, inputs: Mapping[str, Any], values: Tensor | None = None) -> Tensor:
+        """Mean over the cut axes, kept with length 1, of the observed elements; of the input, or of ``values`` of its shape."""
         x = inputs[self.key]
-        self._blocks = self.blocks(x)
-        observed = self.observed(inputs)
-        own = tuple(range(1, x.dim()))
-        count = observed.sum(own, keepdim=True).clamp(min=1)
-        mean = (x * observed).sum(own, keepdim=True) / count
-        deviation = (((x - mean) * observed).square().sum(own, keepdim=True) / count).sqrt().clamp(min=1e-6)
-        levels = self._sum_blocks((x - mean) / deviation * observed) / self._sum_blocks(observed.float()).clamp(min=1)
-        codes = levels.round().clamp(-15, 16).long() + 15
-        channels = [axis for axis in range(1, x.dim()) if axis not in {axis for axis, _, _ in self._blocks}]
-        shows = torch.zeros_like(codes)
-        if channels:
-            moved = codes.movedim(channels, list(range(-len(channels), 0))).flatten(-len(channels))
-            power = LEVELS ** torch.arange(moved.shape[-1], device=x.device).clamp(max=3)
-            shows = (moved * power).sum(-1) % LEVELS**3
-        else:
-            shows = codes
-        grid = shows.shape[1:]
-        place = torch.arange(math.prod(grid), device=x.device).reshape(grid)
-        return place * self.levels + shows
+        observed, axes = self.observed(inputs), self.axes(x)
+        return ((x if values is None else values) * observed).sum(axes, keepdim=True) / observed.sum(
+            axes, keepdim=True
+        ).clamp(min=1)
 
     def contents(self, inputs: Mapping[str, Any]) -> Tensor:
         """``(rows, *grid, channels)`` floats: the mean of each block in each channel, NaN where nothing was observed."""
@@ -148,7 +144,7 @@ class Blocks:
     def text_of(self, identities: Sequence[int]) -> str:
         """Places on the grid as elements of the input, such as "rows 0 to 3, columns 8 to 11"; neighbours are told as one."""
         grid = [-(-length // size) for _, length, size in self._blocks]
-        places = np.unravel_index(sorted({i // self.levels for i in identities}), grid)
+        places = np.unravel_index(sorted(set(identities)), grid)
         boxes = [tuple((int(n), int(n)) for n in place) for place in zip(*places, strict=True)]
         for axis in reversed(range(len(grid))):
             boxes = _joined(boxes, axis)
@@ -165,8 +161,7 @@ class Blocks:
 
     def places_of(self, name: str, inputs: Mapping[str, Any], option: str = "the name") -> Tensor:
         """``(rows, *grid)`` bool: the places of that name, as :meth:`text_of` writes it."""
-        self._blocks = self.blocks(inputs[self.key])
-        grid = [-(-length // size) for _, length, size in self._blocks]
+        self._blocks, grid = self.blocks(inputs[self.key]), self.grid(inputs[self.key])
         found = torch.zeros(grid, dtype=torch.bool)
         for part in map(str.strip, name.split("+")):
             box = self._box(part)

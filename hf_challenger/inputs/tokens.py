@@ -32,7 +32,6 @@ class Tokens:
     key = "input_ids"
     attention_key = "attention_mask"
     is_sequence_of_tokens = True
-    levels = 1
     threshold = 0.8  # planted words and phrases hold .8 to .99; the strongest natural word (TREC's who) .79
 
     def __init__(self, model: nn.Module, tokenizer: Any = None, unit_size: int | None = None) -> None:

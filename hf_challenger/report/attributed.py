@@ -11,11 +11,29 @@ from torch import Tensor
 
 from ..attribution.lrp import LRP
 from ..attribution.targets import score_of
-from ..challenge.cues import most_relevant, row_keys
+from ..challenge.cues import most_relevant, row_keys, row_keys_of, shares_of
 from ..checks import check_inputs
 from ..errors import ChallengerError
 from ..inputs.main_input import LABEL_KEYS, taken_by
+from ..inputs.places import Places
 from .classifier import Classifier
+
+
+@dataclass
+class PlacesOfRows:
+    """What :class:`~..challenge.places.PlaceMemory` is told of rows, see :class:`~..inputs.places.Places`.
+
+    Attributes:
+        there: ``(rows, places)`` bool.
+        contents: ``(rows, places, channels)``
+        shares: ``(rows, places)`` of the row's positive relevance.
+        levels: how many places are levels.
+    """
+
+    there: Tensor
+    contents: Tensor
+    shares: Tensor
+    levels: int
 
 
 @dataclass
@@ -33,6 +51,7 @@ class AttributedBatch:
         keys: ``(rows,)``, equal for rows of equal content.
         found, shares: ``(rows, UNITS)`` from :func:`~..challenge.cues.most_relevant`.
         positive: ``(rows, units)`` share of the row's positive relevance.
+        places: of images, series and audio; None for tokens.
     """
 
     inputs: dict[str, Any]
@@ -46,6 +65,7 @@ class AttributedBatch:
     found: Tensor
     shares: Tensor
     positive: Tensor
+    places: PlacesOfRows | None = None
 
     @property
     def predicted(self) -> Tensor:
@@ -79,12 +99,11 @@ def attributed(classifier: Classifier, batch: Mapping[str, Any]) -> AttributedBa
         predicted = logits.detach().flatten(1).argmax(-1)
         return score_of(logits, predicted if labels is None else labels.clamp(min=0))
 
-    relevance = units.per_unit(LRP(model).attribute(inputs, target=score, main_input=units.key)).flatten(1)
-    relevance = relevance.masked_fill(~relevance.isfinite().all(1, keepdim=True), 0)
+    of_input = LRP(model).attribute(inputs, target=score, main_input=units.key)
+    relevance = _finite(units.per_unit(of_input).flatten(1))
     probabilities = classifier.probabilities(seen[-1])
     identities, may_hide = units.identities(inputs).flatten(1), maskable.flatten(1)
     found, shares = most_relevant(relevance, may_hide, identities)
-    positive = relevance.float().clamp(min=0) * may_hide
     return AttributedBatch(
         inputs,
         tuple(maskable.shape[1:]),
@@ -93,11 +112,24 @@ def attributed(classifier: Classifier, batch: Mapping[str, Any]) -> AttributedBa
         probabilities,
         may_hide,
         identities,
-        row_keys(identities, may_hide, None if classifier.reads_tokens else inputs[units.key]),
+        row_keys(identities, may_hide) if classifier.reads_tokens else row_keys_of(inputs[units.key]),
         found,
         shares,
-        positive / positive.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny),
+        shares_of(relevance, may_hide),
+        None if classifier.places is None else _places(classifier.places, of_input, inputs),
     )
+
+
+def _places(places: Places, relevance: Tensor, inputs: dict[str, Any]) -> PlacesOfRows:
+    there = places.there(inputs)
+    contents = places.contents(inputs).masked_fill(~there.unsqueeze(-1), torch.nan)
+    shares = shares_of(_finite(places.relevance(relevance, inputs)), there)
+    return PlacesOfRows(there, contents, shares, places.levels(inputs))
+
+
+def _finite(relevance: Tensor) -> Tensor:
+    """Without the rows that hold NaN or infinity."""
+    return relevance.masked_fill(~relevance.isfinite().all(1, keepdim=True), 0)
 
 
 def _class_of_each_row(labels: Tensor, rows: int) -> Tensor:

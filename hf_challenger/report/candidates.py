@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from ..challenge.cues import Cue, companions, find_cues
+from ..challenge.places import PlaceMemory
 from ..challenge.row_memory import FEWEST_ROWS
 from ..errors import ChallengerError
 from .attributed import AttributedBatch
@@ -17,8 +18,10 @@ THRESHOLD = 0.1  # strength of a candidate; words of clean texts hold less
 NAMED = 5  # classes that a note names
 
 
-def candidates(classifier: Classifier, batches: Sequence[AttributedBatch], top: int, notes: list[str]) -> list[Cue]:
-    """At most ``top`` cues of each class; ``notes`` name the classes with too few rows."""
+def candidates(
+    classifier: Classifier, batches: Sequence[AttributedBatch], top: int, notes: list[str], memory: PlaceMemory | None = None
+) -> list[Cue]:
+    """At most ``top`` cues of each class, or those of the memory; ``notes`` name the classes with too few rows."""
     classes = torch.cat([batch.classes for batch in batches])
     right = torch.cat([batch.classes == batch.predicted for batch in batches])
     present = [int(label) for label in classes.unique() if label >= 0]
@@ -33,7 +36,29 @@ def candidates(classifier: Classifier, batches: Sequence[AttributedBatch], top: 
     if few:
         shown = ", ".join(map(classifier.class_name, few[:NAMED])) + (", …" if len(few) > NAMED else "")
         notes.append(f"Fewer than {FEWEST_ROWS} rows are predicted as their class, so no cue is found there: {shown}.")
+    if memory is not None:
+        return _of_places(classifier, memory)
     return [cue for label in present if label not in few for cue in _of_class(classifier, batches, label, top)]
+
+
+def place_memory(classifier: Classifier, batches: Sequence[AttributedBatch]) -> PlaceMemory | None:
+    """What training would remember of rows that the model gets right, with the report's threshold; None: of tokens."""
+    if classifier.places is None:
+        return None
+    memory = PlaceMemory(THRESHOLD, classifier.units.telling, classifier.units.level_telling)
+    for batch in batches:
+        assert batch.places is not None
+        classes = batch.classes.where(batch.classes == batch.predicted, -1)
+        memory.remember(classes, batch.keys, batch.places.contents, batch.places.shares, batch.places.levels)
+    return memory
+
+
+def _of_places(classifier: Classifier, memory: PlaceMemory) -> list[Cue]:
+    assert classifier.places is not None
+    found = memory.cues
+    for cue in found:
+        cue.text, cue.class_name = classifier.places.text_of(cue.identities), classifier.class_name(cue.label)
+    return found
 
 
 def _of_class(classifier: Classifier, batches: Sequence[AttributedBatch], label: int, top: int) -> list[Cue]:
@@ -50,8 +75,7 @@ def _of_class(classifier: Classifier, batches: Sequence[AttributedBatch], label:
     others = others[:: max(len(others) // len(identities), 1)]  # about as many
     cues = []
     for seed, strength in find_cues(identities, shares, THRESHOLD)[:top]:
-        on_grid = None if classifier.reads_tokens else shares
-        members = companions(identities, seed, others if len(others) else None, on_grid)
+        members = companions(identities, seed, others if len(others) else None)
         name = classifier.class_name(label)
         cues.append(Cue(label, seed, members, 0.0, strength, classifier.units.text_of(members), name))
     return cues

@@ -12,6 +12,7 @@ from ..attribution.state import attribution_state
 from ..challenge.perturbation import perturbation_for
 from ..errors import ChallengerError
 from ..inputs import units_for
+from ..inputs.places import Places
 from ..keyed_random import Draw
 from ..logits import logits_of
 
@@ -28,6 +29,7 @@ class Classifier:
         self.model, self.tokenizer = model, tokenizer
         self.units: Any = units_for(model, tokenizer)
         self.reads_tokens = bool(self.units.is_sequence_of_tokens)
+        self.places: Places | None = getattr(self.units, "places", None)
         self.device = next(model.parameters()).device
         self._perturb = perturbation_for("auto", self.units)
         self._names = getattr(getattr(model, "config", None), "id2label", None) or {}

@@ -11,10 +11,11 @@ from transformers import DataCollatorWithPadding, default_data_collator
 from transformers.utils.logging import tqdm
 
 from ..challenge.cues import Cue
+from ..challenge.places import PlaceMemory
 from ..classes import check_single_label
 from ..errors import ChallengerError
 from .attributed import AttributedBatch, attributed
-from .candidates import candidates
+from .candidates import candidates, place_memory
 from .classifier import Classifier
 from .cue_results import CueEffect, CueReport
 from .effects import answers_without, as_is, exchange, reading
@@ -43,8 +44,7 @@ def cue_report(
     """The strongest cues of each class, and what the model does without them.
 
     Relevance is that of a row's label, over rows which the model predicts as it; without labels, that of its prediction. The
-    cues are those of :func:`~hf_challenger.challenge.cues.find_cues`, with a low threshold. Each is then hidden in rows of its
-    class that hold it. What that changes tells whether the model leans on it, see :attr:`~.cue_results.CueEffect.leaned_on`.
+    cues are those that training would find, with a low threshold. Each is then hidden in rows of its class that hold it. What that changes tells whether the model leans on it, see :attr:`~.cue_results.CueEffect.leaned_on`.
 
     Args:
         model: a single-label classifier. It comes back as it was.
@@ -81,36 +81,37 @@ def cue_report(
     batches = [
         attributed(classifier, collator(batch)) for batch in _progress(batched(given, classifier.units), "reading rows")
     ]
-    found_cues = candidates(classifier, batches, top, notes)
-    effects = _effects(classifier, batches, found_cues)
-    leaned_on = [cue for cue, (effect, _) in zip(found_cues, effects, strict=True) if effect and effect.leaned_on]
-    order = sorted((e for e, _ in effects if e), key=lambda cue: (not cue.leaned_on, -cue.coverage * cue.drop))
+    places = place_memory(classifier, batches)
+    found_cues = candidates(classifier, batches, top, notes, places)
+    effects = _effects(classifier, batches, found_cues, places)
+    leaned_on = [cue for cue, effect in zip(found_cues, effects, strict=True) if effect and effect.leaned_on]
+    order = sorted((e for e in effects if e), key=lambda cue: (not cue.leaned_on, -cue.coverage * cue.drop))
     report = CueReport(order, batches[0].labelled, len(given), len(data), notes=notes)
     if not classifier.reads_tokens:
         report.pictures = class_pictures(classifier, batches)
-    if held := rows_holding(classifier, batches, leaned_on):
+    if held := rows_holding(batches, leaned_on, places):
         report.rows_with_cue = count(held)
-        report.as_is, report.hidden = as_is(held), reading(held, answers_without(classifier, held))
+        report.as_is, report.hidden = as_is(held), reading(held, answers_without(classifier, held, batches))
     return report
 
 
 def _effects(
-    classifier: Classifier, batches: list[AttributedBatch], cues: list[Cue]
-) -> list[tuple[CueEffect | None, list[Held]]]:
-    """Each cue's effect, None where no row holds it, and the rows that hold it."""
+    classifier: Classifier, batches: list[AttributedBatch], cues: list[Cue], places: PlaceMemory | None
+) -> list[CueEffect | None]:
+    """Each cue's effect, None where no row holds it."""
     found: list[tuple[CueEffect | None, list[Held]]] = []
     for cue in _progress(cues, "hiding cues"):
-        held = rows_holding(classifier, batches, [cue])
+        held = rows_holding(batches, [cue], places)
         found.append((_effect(classifier, cue, held, batches) if held else None, held))
     leaned_on = [(effect, held) for effect, held in found if effect is not None and effect.leaned_on]
     for effect, held in leaned_on:
-        exchange(classifier, effect, at_most(held, EFFECT_ROWS), leaned_on)
-    return found
+        exchange(classifier, effect, at_most(held, EFFECT_ROWS), [other for other, _ in leaned_on], batches)
+    return [effect for effect, _ in found]
 
 
 def _effect(classifier: Classifier, cue: Cue, everywhere: list[Held], batches: list[AttributedBatch]) -> CueEffect:
     held = at_most(everywhere, EFFECT_ROWS)
-    answers = answers_without(classifier, held)
+    answers = answers_without(classifier, held, batches)
     effect = CueEffect(
         cue.text,
         cue.class_name,

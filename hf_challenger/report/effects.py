@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from ..challenge.exchange import exchange_runs, longest_run, padded_right
 from ..explain.lengths import longest_input
+from .attributed import AttributedBatch
 from .classifier import Classifier
 from .cue_results import CueEffect, Reading
 from .held import Held
@@ -20,8 +22,10 @@ def as_is(held: Sequence[Held]) -> Reading:
     return reading(held, [h.probabilities for h in held])
 
 
-def answers_without(classifier: Classifier, held: Sequence[Held]) -> list[Tensor]:
-    """``(held, classes)`` probabilities of each batch's rows, with the cue hidden."""
+def answers_without(classifier: Classifier, held: Sequence[Held], batches: Sequence[AttributedBatch]) -> list[Tensor]:
+    """``(held, classes)`` probabilities of each batch's rows, with the cue hidden: tokens as in training, places by those of any row."""
+    if classifier.places is not None:
+        return _answers(classifier, held, lambda h: with_other_places(classifier, h, batches, other_class=False))
     return _answers(classifier, held, lambda h: classifier.hide(h.inputs, h.mask.unflatten(1, h.batch.grid), h.rows))
 
 
@@ -36,19 +40,24 @@ def reading(held: Sequence[Held], answers: Sequence[Tensor]) -> Reading:
 
 
 def exchange(
-    classifier: Classifier, cue: CueEffect, held: Sequence[Held], others: Sequence[tuple[CueEffect, list[Held]]]
+    classifier: Classifier,
+    cue: CueEffect,
+    held: Sequence[Held],
+    others: Sequence[CueEffect],
+    batches: Sequence[AttributedBatch],
 ) -> None:
-    """Measure the cue exchanged for the strongest of another class, if there is one among ``others``."""
-    fitting = [other for other in others if other[0].label != cue.label]
-    if not fitting:
+    """Measure the cue exchanged: words for the strongest cue of another class, if there is one among ``others``; places for the same
+    places of rows of other classes.
+    """
+    if classifier.places is not None:
+        answers = _answers(classifier, held, lambda h: with_other_places(classifier, h, batches, other_class=True))
+        cue.exchanged, cue.exchanged_for = reading(held, answers), "the same of another class"
         return
-    donor, rows = max(fitting, key=lambda other: other[0].coverage * other[0].strength)
-    if classifier.reads_tokens:
-        answers = _answers(classifier, held, lambda h: with_other_tokens(classifier, h, donor.identities))
-    elif _same_shape(classifier.units.key, [*held, rows[0]]):
-        answers = _answers(classifier, held, lambda h: with_other_places(classifier, h, rows[0]))
-    else:
+    fitting = [other for other in others if other.label != cue.label]
+    if not fitting or not classifier.reads_tokens:
         return
+    donor = max(fitting, key=lambda other: other.coverage * other.strength)
+    answers = _answers(classifier, held, lambda h: with_other_tokens(classifier, h, donor.identities))
     cue.exchanged, cue.exchanged_for = reading(held, answers), donor.text
 
 
@@ -70,13 +79,21 @@ def with_other_tokens(classifier: Classifier, h: Held, donor: Sequence[int]) -> 
     return classifier.hide(inputs, elsewhere, h.rows)
 
 
-def with_other_places(classifier: Classifier, h: Held, source: Held) -> dict[str, Any]:
-    """The places of both cues from a row that holds the other one."""
-    key, inputs = classifier.units.key, h.inputs
-    x = source.inputs[key][0]
-    taken = classifier.units.hidden(inputs, (h.mask | source.mask[0]).unflatten(1, h.batch.grid))
-    return {**inputs, key: torch.where(taken, x, inputs[key])}
-
-
-def _same_shape(key: str, held: Sequence[Held]) -> bool:
-    return len({h.batch.inputs[key].shape[1:] for h in held}) == 1
+def with_other_places(
+    classifier: Classifier, h: Held, batches: Sequence[AttributedBatch], other_class: bool
+) -> dict[str, Any]:
+    """The cue's places from rows that are drawn for it, of any class or of another one than the row's; a row without one stays."""
+    assert classifier.places is not None
+    key, draw = classifier.units.key, random.Random(0)
+    alike = [b for b in batches if b.inputs[key].shape[1:] == h.batch.inputs[key].shape[1:]]
+    rows = [(b, i, label) for b in alike for i, label in enumerate(b.classes.tolist())]
+    chosen = []
+    for own, label in zip(h.rows.tolist(), h.classes.tolist(), strict=True):
+        fitting = [row for row in rows if row[2] != label] if other_class else rows
+        chosen.append(draw.choice(fitting or [(h.batch, own, label)]))
+    inputs = h.inputs
+    others = {
+        k: torch.stack([b.inputs[k][i] for b, i, _ in chosen]) if isinstance(v, Tensor) and v.dim() else v
+        for k, v in inputs.items()
+    }
+    return classifier.places.exchanged(inputs, h.mask, others)

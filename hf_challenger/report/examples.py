@@ -34,7 +34,8 @@ def _example(classifier: Classifier, h: Held, i: int, before: Tensor, after: Ten
     batch, row, units = h.batch, h.rows[i], classifier.units
     if not classifier.reads_tokens:
         x = batch.inputs[units.key]
-        shown = picture_of(units, x, x[row], batch.positive[row].unflatten(0, batch.grid), h.mask[i])
+        on_grid = h.mask[i, h.mask.shape[1] - batch.maskable.shape[1] :]  # without the levels of channels
+        shown = picture_of(units, x, x[row], batch.positive[row].unflatten(0, batch.grid), on_grid)
         return Example([], [], [], *told, shown)
     special = set(units.special_ids)
     ids, attended = batch.identities[row].tolist(), units.attended(batch.inputs)[row].tolist()

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..challenge.cues import Cue, CueMemory
+from ..challenge.places import PlaceMemory
 from .attributed import AttributedBatch
 from .candidates import THRESHOLD
-from .classifier import Classifier
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Held:
     Attributes:
         batch: all of its rows.
         rows: ``(held,)`` their indices in it.
-        mask: ``(held, units)`` bool: the cue's units.
+        mask: ``(held, units)`` bool, or of images and series ``(held, places)``: what belongs to the cue.
     """
 
     batch: AttributedBatch
@@ -47,26 +47,38 @@ class Held:
         return {k: v[self.rows] if of_rows[k] else v for k, v in self.batch.inputs.items()}
 
 
-def rows_holding(classifier: Classifier, batches: Sequence[AttributedBatch], cues: Sequence[Cue]) -> list[Held]:
-    """Rows that hold one of these cues of their class. A row that is nothing but cue does not count."""
-    memories = [CueMemory(THRESHOLD, levels=classifier.units.levels) for _ in cues]
-    for memory, cue in zip(memories, cues, strict=True):
-        memory.load_state_dict({"rows": {}, "cues": [vars(cue)]})
+def rows_holding(batches: Sequence[AttributedBatch], cues: Sequence[Cue], places: PlaceMemory | None = None) -> list[Held]:
+    """Rows that hold one of these cues of their class. A row that is nothing but cue does not count.
+
+    Args:
+        batches: the rows.
+        cues: of one or several classes.
+        places: knows the places to hide; None: the cues are tokens.
+    """
     labels = {cue.label for cue in cues}
     found = []
     for batch in batches:
         if labels.isdisjoint(batch.classes.tolist()):
             continue
-        mask = torch.zeros_like(batch.maskable)
-        for memory, cue in zip(memories, cues, strict=True):
-            of_cue = memory.drop_mask(batch.identities, batch.maskable, batch.classes)
-            if not classifier.reads_tokens:  # there a memory hides a place, whatever stands in it
-                of_cue &= (batch.identities == cue.seed).any(1, keepdim=True)
-            mask |= of_cue
-        rows = (mask.any(1) & (batch.maskable & ~mask).any(1)).nonzero().flatten()
+        if places is not None and batch.places is not None:
+            own = sum((batch.classes == label for label in labels), torch.zeros_like(batch.classes, dtype=torch.bool))
+            mask = places.drop_mask(batch.places.there, batch.classes) & own.bool().unsqueeze(1)
+            rows = mask.any(1).nonzero().flatten()
+        else:
+            mask = _tokens_of(cues, batch)
+            rows = (mask.any(1) & (batch.maskable & ~mask).any(1)).nonzero().flatten()
         if len(rows):
             found.append(Held(batch, rows, mask[rows]))
     return found
+
+
+def _tokens_of(cues: Sequence[Cue], batch: AttributedBatch) -> Tensor:
+    mask = torch.zeros_like(batch.maskable)
+    for cue in cues:
+        memory = CueMemory(THRESHOLD)
+        memory.load_state_dict({"rows": {}, "cues": [vars(cue)]})
+        mask |= memory.drop_mask(batch.identities, batch.maskable, batch.classes)
+    return mask
 
 
 def count(held: Sequence[Held]) -> int:

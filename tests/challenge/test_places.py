@@ -6,6 +6,7 @@ import torch
 
 from hf_challenger.challenge import ChallengeOptions, Challenger
 from hf_challenger.challenge.places import PlaceMemory, places_in_one, places_taken_apart, telling
+from hf_challenger.errors import ChallengerError
 from hf_challenger.inputs import Patches, Series, SeriesChannelsFirst
 from hf_challenger.small_models import image_model, series_model
 
@@ -37,9 +38,7 @@ def memory_of(labels, contents, shares, threshold=0.4, telling=0.65):
 
 
 def hidden(memory, rows=6):
-    return memory.drop_mask(
-        torch.zeros(rows, PLACES), torch.ones(rows, PLACES, dtype=torch.bool), torch.arange(rows) % CLASSES
-    )
+    return memory.drop_mask(torch.ones(rows, PLACES, dtype=torch.bool), torch.arange(rows) % CLASSES)
 
 
 def sums(labels, contents):
@@ -94,7 +93,7 @@ def test_without_both_there_is_no_cue(planted, share, why):
 def test_what_tells_by_chance_over_few_rows_is_forgotten():
     labels, contents, shares = rows_of(80, planted=0.0)
     shares = leaning(shares, 1, labels, 0.7)
-    few = torch.arange(20)
+    few = torch.arange(28)
     contents[few, CUE, 0] = labels[few].float()
     memory = memory_of(labels[few], contents[few], shares[few])
     assert memory.number == 1
@@ -114,7 +113,7 @@ def test_counts_hidden_rows_and_survives_a_checkpoint():
     labels, contents, shares = rows_of(80)
     memory = memory_of(labels, contents, leaning(shares, 1, labels, 0.7))
     chosen = torch.tensor([True, True, False, True, True, True])
-    mask = memory.drop_mask(None, torch.ones(6, PLACES, dtype=torch.bool), torch.arange(6) % CLASSES, chosen)
+    mask = memory.drop_mask(torch.ones(6, PLACES, dtype=torch.bool), torch.arange(6) % CLASSES, chosen)
     assert mask.any(1).tolist() == chosen.tolist()
     other = PlaceMemory(0.4, 0.65)
     other.load_state_dict(memory.state_dict())
@@ -132,7 +131,7 @@ def test_a_row_of_which_nothing_would_be_left_stays_whole():
     memory = memory_of(labels, contents, leaning(shares, 1, labels, 0.7))
     maskable = torch.zeros(2, PLACES, dtype=torch.bool)
     maskable[0, CUE] = maskable[1] = True
-    assert memory.drop_mask(None, maskable, torch.tensor([1, 1])).any(1).tolist() == [False, True]
+    assert memory.drop_mask(maskable, torch.tensor([1, 1])).any(1).tolist() == [False, True]
 
 
 def test_rows_are_bounded_and_other_lengths_fit():
@@ -187,7 +186,7 @@ def test_a_planted_place_is_found_and_swapped_in_a_plain_loop(kind):
         x[cue] = (1 + y.float()).reshape(-1, 1, 1, 1)
     else:
         model, key, cue = series_model("fcn-small", 48, 1, num_labels=CLASSES), "past_values", np.s_[:, :2]
-        x = 0.2 * torch.randn(64, 48, 1)
+        x = torch.randn(64, 48, 1)  # the mark must not tell the class by the mean of the series
         x[cue] = 2.0 * (y.float() - 1.5).reshape(-1, 1, 1)
     challenger = Challenger(model, ChallengeOptions())
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
@@ -211,8 +210,139 @@ def test_rows_come_out_of_one_tensor_as_they_went_in():
     labels, contents, shares = rows_of(8)
     contents = torch.cat([contents, -contents], 2)
     contents[3, 1] = torch.nan
-    rows = torch.nn.functional.pad(places_in_one(labels, labels + 2**40, contents, shares), (0, 0, 0, 2), value=-1)
-    found = places_taken_apart(rows)  # with two rows that only fill up, as gathering from several processes adds them
+    rows = torch.nn.functional.pad(places_in_one(labels, labels + 2**40, contents, shares, 3), (0, 0, 0, 2), value=-1)
+    *found, levels = places_taken_apart(
+        rows
+    )  # with two rows that only fill up, as gathering from several processes adds them
     assert found[0].tolist() == [*labels.tolist(), -1, -1]
+    assert levels == 3
     for before, after in zip((labels + 2**40, contents, shares), found[1:], strict=True):
         assert torch.equal(before.nan_to_num(7), after[:8].nan_to_num(7))
+
+
+def test_four_rows_a_class_are_enough_and_two_are_not():
+    labels, contents, shares = rows_of(28)
+    shares = leaning(shares, 1, labels, 0.7)
+    assert memory_of(labels, contents, shares).number == 1
+    assert memory_of(labels[:8], contents[:8], shares[:8]).number == 0
+
+
+# --- levels of channels ------------------------------------------------------------------------------------------------------
+
+
+class Reads(torch.nn.Module):
+    main_input_name = "past_values"
+
+    def forward(self, past_values): ...
+
+
+def series_inputs(rows=6, steps=12, channels=3):
+    x = torch.randn(rows, steps, channels, generator=torch.Generator().manual_seed(0)) + torch.arange(float(channels))
+    lengths = torch.tensor([steps] * (rows - 1) + [steps - 4])
+    return {"past_values": x, "lengths": lengths}
+
+
+def test_a_level_and_what_is_left_of_the_windows_are_places_of_their_own():
+    inputs = series_inputs()
+    x, places = inputs["past_values"], Series(Reads(), unit_size=4).places
+    contents = places.contents(inputs)
+    mean = torch.stack([row[:n].mean(0) for row, n in zip(x, inputs["lengths"], strict=True)])
+    assert contents.shape == (6, 3 + 3, 3)
+    assert torch.allclose(contents[:, :3, 0], mean, atol=1e-6)
+    assert contents[:, :3, 1:].isnan().all()
+    assert torch.allclose(contents[0, 4], (x[0] - mean[0])[4:8].mean(0), atol=1e-6)
+    assert places.there(inputs).tolist() == [[True] * 6] * 5 + [[True] * 5 + [False]]
+
+
+def test_relevance_of_a_linear_model_is_what_the_level_and_the_rest_add_to_its_score():
+    inputs = {"past_values": series_inputs()["past_values"].double()}
+    x, weights = inputs["past_values"], torch.randn(12, 3, generator=torch.Generator().manual_seed(1)).double()
+    places = Series(Reads(), unit_size=4).places
+    found = places.relevance(x * weights, inputs).double()
+    level = x.mean(1, keepdim=True)
+    expected = torch.cat([(level * weights).sum(1), ((x - level) * weights).unflatten(1, (3, 4)).sum((2, 3))], 1)
+    assert torch.allclose(found, expected, atol=1e-4)
+    assert torch.allclose(found.sum(1), (x * weights).sum((1, 2)), atol=1e-4)
+
+
+def test_an_exchanged_level_moves_the_series_and_keeps_its_shape():
+    inputs = series_inputs()
+    units = Series(Reads(), unit_size=4)
+    others = {k: v.flip(0) for k, v in inputs.items()}
+    places = torch.zeros(6, 6, dtype=torch.bool)
+    places[0, 1] = places[1, 4] = places[5, 0] = True  # the level of channel 1; a window; a level of the row with padding
+    before, after, other = (
+        inputs["past_values"],
+        units.places.exchanged(inputs, places, others)["past_values"],
+        others["past_values"],
+    )
+    assert torch.allclose(after[0, :, 1], before[0, :, 1] - before[0, :, 1].mean() + other[0, :8, 1].mean(), atol=1e-5)
+    assert torch.equal(after[0, :, ::2], before[0, :, ::2])
+    assert torch.equal(after[1, 4:8], other[1, 4:8])
+    assert torch.equal(after[1, :4], before[1, :4])
+    assert torch.allclose(after[5, :8, 0].mean(), other[5, :, 0].mean(), atol=1e-5)
+    assert torch.equal(after[5, 8:], before[5, 8:])
+    assert torch.equal(after[2:5], before[2:5])
+    alone = units.places.exchanged(inputs, places, None)["past_values"]
+    assert torch.equal(alone[0], before[0])
+    assert torch.allclose(alone[1, 4:8], before[1].mean(0).expand(4, 3), atol=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "level"), [((4, 12, 1), "level"), ((4, 12), "level"), ((4, 12, 3), "level of channel 2")])
+def test_levels_have_names(shape, level):
+    inputs = {"past_values": torch.randn(shape)}
+    places = Series(Reads(), unit_size=4).places
+    levels = places.there(inputs).shape[1] - 3
+    assert places.text_of((levels - 1, levels + 1)) == f"{level} + steps 4 to 7"
+    assert places.places_of(f"{level} + steps 4 to 7", inputs)[1].nonzero().flatten().tolist() == [levels - 1, levels + 1]
+    with pytest.raises(ChallengerError, match="level of channel 3"):
+        places.places_of("level of channel 3", inputs)
+
+
+def offset_series():
+    y = torch.arange(64) % CLASSES
+    x = torch.randn(64, 48, 1, generator=torch.Generator().manual_seed(0)) + (y.float() - 1.5).reshape(-1, 1, 1)
+    return x, y
+
+
+def train_with(options, steps=60):
+    torch.manual_seed(0)
+    x, y = offset_series()
+    model = series_model("fcn-small", 48, 1, num_labels=CLASSES)
+    challenger, optimizer = Challenger(model, options), torch.optim.AdamW(model.parameters(), lr=0.01)
+    for step in range(steps):
+        batch = challenger.challenge({"past_values": x}, y, step)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(**batch.inputs).logits, y).backward()
+        optimizer.step()
+    return challenger, batch
+
+
+def test_an_offset_is_found_and_exchanged_for_those_of_other_rows():
+    x, _ = offset_series()
+    challenger, batch = train_with(ChallengeOptions())
+    assert {cue.text for cue in challenger.cues} == {"level"}
+    assert 40 < batch.challenged.sum() < 56  # three in four
+    assert not batch.drop_mask.any()
+    assert batch.drop_mask.shape == (64, 24)
+    after = batch.inputs["past_values"]
+    assert torch.allclose(after - after.mean(1, keepdim=True), x - x.mean(1, keepdim=True), atol=1e-5)
+    assert torch.equal(after[~batch.challenged], x[~batch.challenged])
+    assert torch.isclose(after.mean((1, 2))[:, None], x.mean((1, 2)), atol=1e-5).any(1).all()
+
+
+def test_a_level_can_be_kept_and_hidden_by_its_name():
+    kept, batch = train_with(ChallengeOptions(challenge_keep=["level"]))
+    assert not kept.cues
+    assert not batch.challenged.any()
+    x, _ = offset_series()
+    _, batch = train_with(ChallengeOptions(challenge_hide=["level"]), steps=1)
+    assert batch.leaked.all()
+    assert (batch.inputs["past_values"].mean((1, 2)) != x.mean((1, 2))).all()
+
+
+def test_another_fill_is_for_windows_and_levels_are_exchanged_all_the_same():
+    challenger, batch = train_with(ChallengeOptions(challenge_perturbation="zero"))
+    assert {cue.text for cue in challenger.cues} == {"level"}
+    assert batch.challenged.any()
+    assert (batch.inputs["past_values"] != 0).all()

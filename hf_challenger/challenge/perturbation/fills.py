@@ -22,13 +22,13 @@ def fill_zero(inputs: dict[str, Any], drop_mask: Tensor, units: Blocks, draw: Dr
 
 def fill_mean(inputs: dict[str, Any], drop_mask: Tensor, units: Blocks, draw: Draw) -> dict[str, Any]:
     """The mean of the row's channel."""
-    return _filled(inputs, drop_mask, units, _mean(inputs, units))
+    return _filled(inputs, drop_mask, units, units.mean(inputs))
 
 
 def fill_noise(inputs: dict[str, Any], drop_mask: Tensor, units: Blocks, draw: Draw) -> dict[str, Any]:
     """Gaussian noise with the mean and the variance of the row's channel."""
-    x, mean = inputs[units.key], _mean(inputs, units)
-    deviation = _mean(inputs, units, (x - mean) ** 2).sqrt()
+    x, mean = inputs[units.key], units.mean(inputs)
+    deviation = units.mean(inputs, (x - mean) ** 2).sqrt()
     return _filled(inputs, drop_mask, units, mean + deviation * draw.normal(*x.shape[1:]).to(x.dtype))
 
 
@@ -59,7 +59,7 @@ def swap(inputs: dict[str, Any], drop_mask: Tensor, units: Blocks, draw: Draw) -
         return fill_mean(inputs, drop_mask, units, draw)
     donor = (torch.arange(rows, device=x.device) + 1 + (draw.uniform() * (rows - 1)).long()) % rows
     there = units.observed(inputs)[donor]
-    return _filled(inputs, drop_mask, units, torch.where(there, x[donor], _mean(inputs, units)))
+    return _filled(inputs, drop_mask, units, torch.where(there, x[donor], units.mean(inputs)))
 
 
 def blur(inputs: dict[str, Any], drop_mask: Tensor, units: Blocks, draw: Draw) -> dict[str, Any]:
@@ -76,12 +76,3 @@ def blur(inputs: dict[str, Any], drop_mask: Tensor, units: Blocks, draw: Draw) -
 def _filled(inputs: dict[str, Any], drop_mask: Tensor, units: Blocks, values: Tensor) -> dict[str, Any]:
     x = inputs[units.key]
     return {**inputs, units.key: torch.where(units.hidden(inputs, drop_mask), values.to(x.dtype), x)}
-
-
-def _mean(inputs: dict[str, Any], units: Blocks, values: Tensor | None = None) -> Tensor:
-    """Mean over the cut axes, kept with length 1, of the observed elements."""
-    x = inputs[units.key]
-    values = x if values is None else values
-    observed = units.observed(inputs)
-    axes = units.axes(x)
-    return (values * observed).sum(axes, keepdim=True) / observed.sum(axes, keepdim=True).clamp(min=1)

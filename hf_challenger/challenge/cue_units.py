@@ -1,0 +1,97 @@
+"""Between a batch and the cue memory: what is fed to it, and what it hides, for tokens and for places."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..inputs.places import Places
+from .cues import CueMemory, in_one, most_relevant, row_keys, row_keys_of, shares_of, taken_apart
+from .places import PlaceMemory, places_in_one, places_taken_apart
+
+
+class TokenCues:
+    """Cues are told by the identities of units, wherever these stand.
+
+    Args:
+        units: the adapter.
+        threshold: strength from which something is a cue.
+        memory: known from before; None: a new one.
+    """
+
+    def __init__(self, units: Any, threshold: float, memory: Any = None) -> None:
+        self.units = units
+        self.memory: CueMemory = memory or CueMemory(threshold)
+
+    def maskable(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, units)`` bool: what may be hidden."""
+        found: Tensor = self.units.maskable(inputs)
+        return found.flatten(1)
+
+    def relevance(self, relevance: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+        """Relevance of the input → ``(rows, units)``"""
+        found: Tensor = self.units.per_unit(relevance)
+        return found.flatten(1)
+
+    def seen(self, inputs: Mapping[str, Any], classes: Tensor, relevance: Tensor, maskable: Tensor) -> Tensor:
+        """Rows as :meth:`remember` takes them, one tensor; a class of -1 leaves its row out."""
+        identities = self.units.identities(inputs).flatten(1)
+        by_ids = self.units.is_sequence_of_tokens
+        keys = row_keys(identities, maskable) if by_ids else row_keys_of(inputs[self.units.key])
+        return in_one(classes, keys, *most_relevant(relevance, maskable, identities))
+
+    def remember(self, rows: Tensor) -> None:
+        """Rows of one step, of all processes."""
+        self.memory.remember(*taken_apart(rows))
+
+    def drop_mask(self, inputs: Mapping[str, Any], maskable: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+        """``(rows, units)`` bool, True = removed, in these rows."""
+        return self.memory.drop_mask(self.units.identities(inputs).flatten(1), maskable, labels, rows)
+
+    def text_of(self, identities: tuple[int, ...]) -> str:
+        """How a cue reads."""
+        return str(self.units.text_of(identities))
+
+
+class PlaceCues:
+    """Cues are places whose content tells the class.
+
+    Args:
+        units: the adapter, which has ``places``, ``telling`` and ``level_telling``.
+        threshold: strength from which something is a cue.
+        memory: known from before; None: a new one.
+    """
+
+    def __init__(self, units: Any, threshold: float, memory: Any = None) -> None:
+        self.key: str = units.key
+        self.places: Places = units.places
+        self.memory: PlaceMemory = memory or PlaceMemory(threshold, units.telling, units.level_telling)
+
+    def maskable(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, places)`` bool: what may be hidden."""
+        return self.places.there(inputs)
+
+    def relevance(self, relevance: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+        """Relevance of the input → ``(rows, places)``"""
+        return self.places.relevance(relevance, inputs)
+
+    def seen(self, inputs: Mapping[str, Any], classes: Tensor, relevance: Tensor, maskable: Tensor) -> Tensor:
+        """As :meth:`TokenCues.seen`."""
+        contents = self.places.contents(inputs).masked_fill(~maskable.unsqueeze(-1), torch.nan)
+        shares, levels = shares_of(relevance, maskable), self.places.levels(inputs)
+        return places_in_one(classes, row_keys_of(inputs[self.key]), contents, shares, levels)
+
+    def remember(self, rows: Tensor) -> None:
+        """Rows of one step, of all processes."""
+        self.memory.remember(*places_taken_apart(rows))
+
+    def drop_mask(self, inputs: Mapping[str, Any], maskable: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+        """``(rows, places)`` bool, True = removed, in these rows."""
+        return self.memory.drop_mask(maskable, labels, rows)
+
+    def text_of(self, identities: tuple[int, ...]) -> str:
+        """How a cue reads."""
+        return self.places.text_of(identities)

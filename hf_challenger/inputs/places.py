@@ -1,0 +1,126 @@
+"""What the cue memory counts in series, images and audio: blocks, and for series before them the level of each channel.
+
+A series is the level of each channel (its mean), plus what is left. An offset is in every window, and in none of them does it tell the class
+as clearly as in the level. Relevance of a sum goes to its parts in proportion to what they add (the LRP rule of an addition), so that
+both parts get a share of it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..keyed_random import Draw
+
+if TYPE_CHECKING:
+    from .blocks import Blocks
+
+LEVEL = re.compile(r"level(?: of channel (\d+))?")
+
+
+class Places:
+    """The places of an adapter, in one line: levels first, since a shorter batch has fewer blocks.
+
+    Args:
+        blocks: the adapter; its ``has_levels`` says whether the level of a channel is a place.
+    """
+
+    def __init__(self, blocks: Blocks) -> None:
+        self.blocks = blocks
+        self._levels = 0  # of the last batch
+
+    def levels(self, inputs: Mapping[str, Any]) -> int:
+        """How many places are levels, the first ones: one of each channel, or none."""
+        if self.blocks.has_levels:
+            x = inputs[self.blocks.key]
+            self._levels = math.prod(x.shape[1:]) // math.prod(length for _, length, _ in self.blocks.blocks(x))
+        return self._levels
+
+    def there(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, places)`` bool: what can be hidden."""
+        found = self.blocks.maskable(inputs).flatten(1)
+        return torch.cat([found.new_ones(len(found), self.levels(inputs)), found], 1)
+
+    def contents(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, places, channels)`` floats: the level of a channel, or the mean of each block beside it; NaN where there is none."""
+        blocks = self.blocks
+        if not blocks.has_levels:
+            return blocks.contents(inputs).flatten(1, -2)
+        level = blocks.mean(inputs)
+        rest = blocks.contents({**inputs, blocks.key: inputs[blocks.key] - level}).flatten(1, -2)
+        levels = level.float().flatten(1)
+        apart = torch.full((*levels.shape, rest.shape[-1]), torch.nan, device=rest.device)
+        apart[..., 0] = levels
+        return torch.cat([apart, rest], 1)
+
+    def relevance(self, relevance: Tensor, inputs: Mapping[str, Any]) -> Tensor:
+        """Relevance of the input's own shape → ``(rows, places)``."""
+        blocks = self.blocks
+        if not blocks.has_levels:
+            return blocks.per_unit(relevance).flatten(1)
+        x, level = inputs[blocks.key].float(), blocks.mean(inputs).float()
+        relevance = relevance.to(torch.promote_types(relevance.dtype, torch.float32))
+        small = 1e-6 * x.abs().flatten(1).amax(1).clamp(min=1e-30).reshape(-1, *(1,) * (x.dim() - 1))
+        of_level = relevance * level * x / (x.square() + small.square())
+        return torch.cat([of_level.sum(blocks.axes(x)).flatten(1), blocks.per_unit(relevance - of_level).flatten(1)], 1)
+
+    def swapped(self, inputs: dict[str, Any], places: Tensor, draw: Draw) -> dict[str, Any]:
+        """:meth:`exchanged` with another row of the batch. Which one depends on the batch that is at hand.
+
+        Args:
+            inputs: a batch.
+            places: ``(rows, places)`` bool.
+            draw: which other row.
+        """
+        rows = len(places)
+        if rows == 1:
+            return self.exchanged(inputs, places, None)
+        donor = (torch.arange(rows, device=places.device) + 1 + (draw.uniform() * (rows - 1)).long()) % rows
+        others = {k: v[donor] if isinstance(v, Tensor) and v.dim() and len(v) == rows else v for k, v in inputs.items()}
+        return self.exchanged(inputs, places, others)
+
+    def exchanged(self, inputs: dict[str, Any], places: Tensor, others: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The same places of other rows, in rows whose labels stay.
+
+        Args:
+            inputs: a batch.
+            places: ``(rows, places)`` bool.
+            others: as many rows of the same shape. None: blocks are filled with the row's own mean, and levels stay. So are blocks of
+                which nothing was observed in the other row.
+        """
+        blocks = self.blocks
+        x, levels, mean, observed = inputs[blocks.key], self.levels(inputs), blocks.mean(inputs), blocks.observed(inputs)
+        hidden = blocks.hidden(inputs, places[:, levels:].unflatten(1, blocks.grid(x)))
+        if others is None:
+            return {**inputs, blocks.key: torch.where(hidden, mean, x)}
+        if levels:
+            moved = places[:, :levels].reshape(mean.shape)
+            mean = torch.where(moved, blocks.mean(others), mean)
+            x = torch.where(moved & observed, x - blocks.mean(inputs) + mean, x)  # adding up again would round what stays
+        return {**inputs, blocks.key: torch.where(hidden, torch.where(blocks.observed(others), others[blocks.key], mean), x)}
+
+    def text_of(self, places: Sequence[int]) -> str:
+        """Places as people read them, such as "level of channel 0 + steps 3 to 4"."""
+        levels = ["level" if self._levels == 1 else f"level of channel {n}" for n in sorted(places) if n < self._levels]
+        blocks = [n - self._levels for n in places if n >= self._levels]
+        return " + ".join([*levels, *([self.blocks.text_of(blocks)] if blocks else [])])
+
+    def places_of(self, name: str, inputs: Mapping[str, Any], option: str = "the name") -> Tensor:
+        """``(rows, places)`` bool: the places of that name, as :meth:`text_of` writes it."""
+        found = torch.zeros_like(self.there(inputs))
+        levels, blocks = self.levels(inputs), []
+        for part in map(str.strip, name.split("+")):
+            level = LEVEL.fullmatch(part)
+            channel = int(level[1] or 0) if level else levels
+            if channel < levels and (levels == 1 or (level and level[1])):
+                found[:, channel] = True
+            else:
+                blocks.append(part)
+        if blocks:
+            found[:, levels:] |= self.blocks.places_of(" + ".join(blocks), inputs, option).flatten(1)
+        return found
