@@ -56,7 +56,8 @@ class ChallengedBatch:
     Attributes:
         inputs: as the model takes them, without labels. The rows and their order are those of the original batch.
         challenged: ``(rows,)`` bool.
-        drop_mask: ``(rows, units)`` bool, True = removed; a grid of units (patches) lies in one line, row by row.
+        drop_mask: ``(rows, units)`` bool, True = removed; a grid of units (patches) lies in one line, row by row. A row whose level
+            was exchanged is challenged, and may have no unit removed.
         not_finite: how many rows had NaN or infinite relevance, and stayed whole for it (tensor).
         leaked: ``(rows,)`` bool: rows that held a cue of ``challenge_hide``, which was removed.
     """

@@ -14,7 +14,7 @@ class Audio(Series):
     Frames and bins are told apart by ``config.num_mel_bins``. Padding is told by ``attention_mask`` or ``lengths``.
     """
 
-    has_levels = False  # no data were there to measure what it costs
+    levels = None  # no data were there to measure what it costs
     what = "windows of sound"
     axis_names = ("samples or frames",)
 

@@ -36,7 +36,7 @@ class Blocks:
 
     perturbations: tuple[str, ...] = ("mean", "zero", "noise", "swap")
     is_sequence_of_tokens = False
-    has_levels = False  # whether the level of a channel can be a cue
+    levels: str | None = None  # what level can be a cue: that of each of the "channels" alone, or "one", of all together
     threshold = 0.25  # of .1 and .25, both won back the same on MNIST; .25 names fewer cues in clean images
     level_telling: float | None = None
     telling = 0.65  # R² of a block of clean MNIST is .55 at most, of CIFAR-10 .22; of a planted border .7 to .95
@@ -118,6 +118,10 @@ class Blocks:
             .reshape(1, *grid)
             .expand(len(inputs[self.key]), *grid)
         )
+
+    def level(self, inputs: Mapping[str, Any]) -> Tensor:
+        """The level of each row and channel, see :attr:`levels`; of the shape of :meth:`mean`."""
+        return self.mean(inputs)
 
     def grid(self, x: Tensor) -> tuple[int, ...]:
         """How many blocks there are along each axis that is cut."""

@@ -1,6 +1,6 @@
-"""What the cue memory counts in series, images and audio: blocks, and for series before them the level of each channel.
+"""What the cue memory counts in series, images and audio: blocks, and before them levels: of each channel of a series, or of an image.
 
-A series is the level of each channel (its mean), plus what is left. An offset is in every window, and in none of them does it tell the class
+A row is its level in each channel, plus what is left. An offset or a tint is in every block, and in none of them does it tell the class
 as clearly as in the level. Relevance of a sum goes to its parts in proportion to what they add (the LRP rule of an addition), so that
 both parts get a share of it.
 """
@@ -27,7 +27,7 @@ class Places:
     """The places of an adapter, in one line: levels first, since a shorter batch has fewer blocks.
 
     Args:
-        blocks: the adapter; its ``has_levels`` says whether the level of a channel is a place.
+        blocks: the adapter; its ``levels`` says which levels are places.
     """
 
     def __init__(self, blocks: Blocks) -> None:
@@ -35,10 +35,12 @@ class Places:
         self._levels = 0  # of the last batch
 
     def levels(self, inputs: Mapping[str, Any]) -> int:
-        """How many places are levels, the first ones: one of each channel, or none."""
-        if self.blocks.has_levels:
+        """How many places are levels, the first ones: one of each channel, one of all, or none."""
+        if self.blocks.levels == "channels":
             x = inputs[self.blocks.key]
             self._levels = math.prod(x.shape[1:]) // math.prod(length for _, length, _ in self.blocks.blocks(x))
+        elif self.blocks.levels == "one":
+            self._levels = 1
         return self._levels
 
     def there(self, inputs: Mapping[str, Any]) -> Tensor:
@@ -49,11 +51,13 @@ class Places:
     def contents(self, inputs: Mapping[str, Any]) -> Tensor:
         """``(rows, places, channels)`` floats: the level of a channel, or the mean of each block beside it; NaN where there is none."""
         blocks = self.blocks
-        if not blocks.has_levels:
+        if blocks.levels is None:
             return blocks.contents(inputs).flatten(1, -2)
-        level = blocks.mean(inputs)
+        level = blocks.level(inputs)
         rest = blocks.contents({**inputs, blocks.key: inputs[blocks.key] - level}).flatten(1, -2)
         levels = level.float().flatten(1)
+        if blocks.levels == "one":
+            return torch.cat([levels.unsqueeze(1), rest], 1)
         apart = torch.full((*levels.shape, rest.shape[-1]), torch.nan, device=rest.device)
         apart[..., 0] = levels
         return torch.cat([apart, rest], 1)
@@ -61,13 +65,16 @@ class Places:
     def relevance(self, relevance: Tensor, inputs: Mapping[str, Any]) -> Tensor:
         """Relevance of the input's own shape → ``(rows, places)``."""
         blocks = self.blocks
-        if not blocks.has_levels:
+        if blocks.levels is None:
             return blocks.per_unit(relevance).flatten(1)
-        x, level = inputs[blocks.key].float(), blocks.mean(inputs).float()
+        x, level = inputs[blocks.key].float(), blocks.level(inputs).float()
         relevance = relevance.to(torch.promote_types(relevance.dtype, torch.float32))
         small = 1e-6 * x.abs().flatten(1).amax(1).clamp(min=1e-30).reshape(-1, *(1,) * (x.dim() - 1))
         of_level = relevance * level * x / (x.square() + small.square())
-        return torch.cat([of_level.sum(blocks.axes(x)).flatten(1), blocks.per_unit(relevance - of_level).flatten(1)], 1)
+        of_levels = of_level.flatten(1).sum(1, keepdim=True)
+        if blocks.levels == "channels":
+            of_levels = of_level.sum(blocks.axes(x)).reshape(len(x), -1)
+        return torch.cat([of_levels, blocks.per_unit(relevance - of_level).flatten(1)], 1)
 
     def swapped(self, inputs: dict[str, Any], places: Tensor, draw: Draw) -> dict[str, Any]:
         """:meth:`exchanged` with another row of the batch. Which one depends on the batch that is at hand.
@@ -99,9 +106,10 @@ class Places:
         if others is None:
             return {**inputs, blocks.key: torch.where(hidden, mean, x)}
         if levels:
-            moved = places[:, :levels].reshape(mean.shape)
-            mean = torch.where(moved, blocks.mean(others), mean)
-            x = torch.where(moved & observed, x - blocks.mean(inputs) + mean, x)  # adding up again would round what stays
+            shape = mean.shape if blocks.levels == "channels" else (len(places), *(1,) * (x.dim() - 1))
+            moved = places[:, :levels].reshape(shape)
+            shift = torch.where(moved, blocks.level(others) - blocks.level(inputs), 0)
+            x, mean = torch.where(moved & observed, x + shift, x), mean + shift
         return {**inputs, blocks.key: torch.where(hidden, torch.where(blocks.observed(others), others[blocks.key], mean), x)}
 
     def text_of(self, places: Sequence[int]) -> str:

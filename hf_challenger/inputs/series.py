@@ -28,7 +28,7 @@ class Series(Blocks):
         0.95  # R² of natural windows is .89 at most (NATOPS, SyntheticControl): the classes of series do differ by time
     )
     rate = 0.1  # FCNs on series are less over-confident than networks on texts and images, so hide less
-    has_levels = True
+    levels: str | None = "channels"  # sensors
     level_telling = (
         0.85  # R² of planted levels is .88 or more, of natural ones up to .92 (BasicMotions, where it cost nothing)
     )

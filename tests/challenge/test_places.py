@@ -346,3 +346,48 @@ def test_another_fill_is_for_windows_and_levels_are_exchanged_all_the_same():
     assert {cue.text for cue in challenger.cues} == {"level"}
     assert batch.challenged.any()
     assert (batch.inputs["past_values"] != 0).all()
+
+
+class Looks(torch.nn.Module):
+    main_input_name = "pixel_values"
+
+    def forward(self, pixel_values): ...
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 8, 8), (4, 8, 8)])
+def test_the_level_of_an_image_is_its_darkest_value(shape):
+    x = torch.rand(shape, generator=torch.Generator().manual_seed(0)) + 0.1
+    inputs, places = {"pixel_values": x}, Patches(Looks(), unit_size=4).places
+    channels = 3 if len(shape) == 4 else 1
+    darkest = x.amin((-2, -1))
+    assert places.there(inputs).shape == (4, 1 + 4)
+    assert torch.equal(places.contents(inputs)[:, 0].reshape(darkest.shape), darkest)
+    found = places.relevance(x * 2, inputs)
+    assert torch.allclose(found[:, 0], darkest.reshape(4, -1).sum(1) * 2 * 64, rtol=1e-3)
+    assert torch.allclose(found.sum(1), (x * 2).flatten(1).sum(1), rtol=1e-3)
+    mask = torch.zeros(4, 5, dtype=torch.bool)
+    mask[0, 0] = mask[1, 1] = True
+    others = {"pixel_values": x.flip(0)}
+    after = places.exchanged(inputs, mask, others)["pixel_values"]
+    first = after[0, 0] if channels == 3 else after[0]
+    before, other = (x[0, 0], x[3, 0]) if channels == 3 else (x[0], x[3])
+    assert torch.allclose(first, before - before.min() + other.min())
+    assert torch.equal(after[1, ..., :4, :4], x[2, ..., :4, :4])
+    assert torch.equal(after[1, ..., 4:, :], x[1, ..., 4:, :])
+    assert torch.equal(after[2:], x[2:])
+
+
+def test_a_tint_is_found_and_exchanged():
+    torch.manual_seed(0)
+    y = torch.arange(64) % CLASSES
+    x = 0.5 * torch.rand(64, 3, 16, 16) + 0.1 * y.float().reshape(-1, 1, 1, 1)
+    model = image_model("cnn", 16, 16, 3, num_labels=CLASSES)
+    challenger, optimizer = Challenger(model, ChallengeOptions()), torch.optim.AdamW(model.parameters(), lr=0.01)
+    for step in range(60):
+        batch = challenger.challenge({"pixel_values": x}, y, step)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(**batch.inputs).logits, y).backward()
+        optimizer.step()
+    assert any("level" in cue.text for cue in challenger.cues)
+    floor = batch.inputs["pixel_values"].amin((2, 3))
+    assert torch.isclose(floor[:, None], x.amin((2, 3)), atol=1e-5).any(1).all()
