@@ -21,6 +21,9 @@ from .row_memory import FEWEST_ROWS, RowMemory, stacked
 
 UNITS = 32  # units a row that are remembered, the most relevant ones: a cue of more units is cut
 LEAST_COVERAGE = 0.2  # of the class's rows: what is rarer is a word of single texts, not a cue of the data
+# Of the threshold, for classes without a cue, once another class has one: a leak has a value for each class. If only some were hidden,
+# a row without any would look like one of those classes.
+FOLLOWING = 0.6
 TOGETHER = 0.8  # Jaccard index of the rows of two identities from which they are one cue
 CUES = 4  # a class at most: rows of the lookup table
 
@@ -263,7 +266,7 @@ class CueMemory(RowMemory):
             known = next((cue for cue in cues if seed in cue.identities), None)
             if known is not None:
                 known.strength = max(known.strength, strength)
-            elif strength > self.threshold and len(cues) < CUES:
+            elif strength > self._enough(cues) and len(cues) < CUES:
                 cues.append(Cue(label, seed, (seed,), 0.0, strength))
                 self._table, self._rows_since_news = None, 0
             else:
@@ -276,6 +279,10 @@ class CueMemory(RowMemory):
             cue.coverage = float((identities == cue.seed).any(1).mean())
         if cues:
             self._cues[label] = cues
+
+    def _enough(self, cues: list[Cue]) -> float:
+        """The strength from which something is a cue of a class that has these."""
+        return self.threshold * (FOLLOWING if self._cues and not cues else 1)
 
     def _rows_of_others(self, label: int, wanted: int) -> np.ndarray | None:
         """``(rows, UNITS)``: about as many rows of the other classes, evenly from each."""

@@ -66,6 +66,17 @@ def test_finds_no_cue_that_is_weak_or_rare(how, why):
     assert memory_of(**how).cues == [], why
 
 
+def test_a_weaker_cue_is_one_once_another_class_has_one():
+    memory = memory_of(label=1, share=0.5)
+    assert memory.cues == []
+    remember(memory, torch.zeros(20).long(), leaky(20, leak=OTHER, share=0.8, start=300))
+    remember(memory, torch.ones(20).long(), leaky(20, share=0.5))
+    assert [(cue.label, cue.identities) for cue in memory.cues] == [(0, (OTHER,)), (1, (LEAK,))]
+    remember(memory, torch.full((20,), 2), leaky(20, leak=7, share=0.3, start=500))  # too weak all the same
+    remember(memory, torch.zeros(40).long(), leaky(40, leak=8, share=0.5, start=700))  # this class has one
+    assert [cue.label for cue in memory.cues] == [0, 1]
+
+
 def test_a_word_of_one_strong_row_is_no_cue():
     memory = CueMemory(0.6)
     remember(memory, torch.zeros(4), leaky(4))  # fewer rows than any cue needs
