@@ -216,11 +216,18 @@ COMPARED = {
 }
 
 
-def cue_table(experiment: str, results: Path, reading: str = "absent", compared: Sequence[str] = tuple(COMPARED)) -> str:
+def cue_table(
+    experiment: str,
+    results: Path,
+    reading: str = "absent",
+    compared: Sequence[str] = tuple(COMPARED),
+    by: Sequence[str] = ("cue", "set"),
+) -> str:
     """Planted cues: accuracy at a reading, by cue and set; "without the cue" is Trainer on the same rows before planting.
 
     Args:
         compared: methods of :data:`COMPARED`: where rivals have fewer seeds, a table without them shows more runs.
+        by: the columns of the csv that make a line.
     """
     if not (results / f"{experiment}.csv").is_file():
         return "No results yet."
@@ -234,7 +241,7 @@ def cue_table(experiment: str, results: Path, reading: str = "absent", compared:
     ]
     rows = [*planted, *bound]
     methods = {m: COMPARED[m] for m in compared if any(row["method"] == m for row in rows)}
-    return table(main_part(rows), methods, by=("cue", "set"), differences=("accuracy", "ece"))
+    return table(main_part(rows), methods, by=by, differences=("accuracy", "ece"))
 
 
 def found_table(experiment: str, results: Path) -> str:
@@ -292,6 +299,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "cues_texts_shuffled": partial(cue_table, "cues_texts", reading="shuffled"),
     "cues_texts_ours": partial(cue_table, "cues_texts", compared=("plain", "cues", "bound")),
     "cues_texts_found": partial(found_table, "cues_texts"),
+    "cues_strengths": partial(cue_table, "cues_strengths", compared=("plain", "cues", "bound"), by=("strength",)),
+    "cues_strengths_found": partial(found_table, "cues_strengths"),
     "cues_images": partial(cue_table, "cues_images"),
     "cues_series": partial(cue_table, "cues_series"),
     "cues_images_ours": partial(cue_table, "cues_images", compared=("plain", "cues", "bound")),
