@@ -101,7 +101,7 @@ def test_equations_are_mathml_and_code_is_code(site: Path) -> None:
     assert "$`" not in rules
     assert "\\varepsilon" not in rules
     method = (site / "method.html").read_text(encoding="utf-8")
-    assert method.count('<math xmlns="http://www.w3.org/1998/Math/MathML" display="block"') == 5
+    assert method.count('<math xmlns="http://www.w3.org/1998/Math/MathML" display="block"') == 6
     assert not re.search(r"<p>\s*\.\s*</p>", method), "an equation in a line of text does not end its paragraph"
     loop = (site / "examples" / "plain_loop" / "run_plain_loop.py.html").read_text(encoding="utf-8")
     assert "accelerator" in loop
