@@ -106,7 +106,7 @@ def test_planted_words_are_found_and_named_with_their_class(leaky: Run) -> None:
     assert named(leaky.trainer.cues) == {(LEAKS[0], "LABEL_0"), (LEAKS[1], "LABEL_1")}
     for cue in leaky.trainer.cues:
         assert cue.coverage > 0.85
-        assert 0.7 < cue.strength <= 1
+        assert 0.4 < cue.strength <= 1
 
 
 def test_they_are_hidden_in_their_share_of_the_rows(leaky: Run) -> None:
