@@ -194,7 +194,8 @@ SPECIAL: dict[tuple[str, str], Family] = {
         broken="its attention needs a CUDA kernel: without one, transformers returns zeros for it", error="no rule of kind"
     ),
     ("text", "yoso"): Family(
-        broken="its attention is an autograd.Function, which no rule can see (a warning says so)", error="padding is relevant"
+        broken="its attention is an autograd.Function, which no rule can see (a warning says so)",
+        error="padding is relevant",
     ),
     ("series", "patchtst"): Family({"num_targets": 3}),
     ("series", "patchtsmixer"): Family({"num_targets": 3}),
