@@ -50,9 +50,9 @@ def telling(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.nda
 class PlaceMemory(RowMemory):
     """Of the last rows of each class: what each place held, and its share of the relevance.
 
-    A class has at most one cue: the telling places, if they hold more than ``threshold`` of its rows' relevance together. Once
-    one class has a cue, all telling places are hidden in rows of *every* class: hidden in one class's rows only, they would tell
-    that class by being hidden.
+    A class has at most one cue: the telling blocks, if they hold more than ``threshold`` of its rows' relevance together, and
+    each telling level that does so alone. Once one class has a cue, its levels, or all telling blocks, are hidden in rows of *every*
+    class: hidden in one class's rows only, they would tell that class by being hidden.
 
     Memory is bounded by :data:`NUMBERS`, but at least :data:`~.row_memory.FEWEST_ROWS` rows a class are kept.
 
