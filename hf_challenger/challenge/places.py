@@ -175,11 +175,10 @@ class PlaceMemory(RowMemory):
 
     def _to_hide(self) -> np.ndarray:
         """``(places,)`` bool: the levels that a class leans on, and if one leans on blocks, all of those that tell."""
-        found, named = self._found(), [n for cue in self._cues.values() for n in cue.identities]
-        hidden = np.zeros_like(found)
-        hidden[[n for n in named if n < self.levels]] = True
-        if any(n >= self.levels for n in named):
-            hidden[self.levels :] = found[self.levels :]
+        hidden, named = self._found(), [n for cue in self._cues.values() for n in cue.identities]
+        hidden[: self.levels] &= np.isin(np.arange(len(hidden[: self.levels])), named)
+        if all(n < self.levels for n in named):
+            hidden[self.levels :] = False
         return hidden
 
     def _found(self) -> np.ndarray:

@@ -211,13 +211,24 @@ def test_rows_come_out_of_one_tensor_as_they_went_in():
     contents = torch.cat([contents, -contents], 2)
     contents[3, 1] = torch.nan
     rows = torch.nn.functional.pad(places_in_one(labels, labels + 2**40, contents, shares, 3), (0, 0, 0, 2), value=-1)
-    *found, levels = places_taken_apart(
-        rows
-    )  # with two rows that only fill up, as gathering from several processes adds them
+    # With two rows that only fill up, as gathering from several processes adds them.
+    *found, levels = places_taken_apart(rows)
     assert found[0].tolist() == [*labels.tolist(), -1, -1]
     assert levels == 3
     for before, after in zip((labels + 2**40, contents, shares), found[1:], strict=True):
         assert torch.equal(before.nan_to_num(7), after[:8].nan_to_num(7))
+
+
+def test_a_memory_saved_among_new_classes_hides_nothing_until_it_looks_again():
+    labels, contents, shares = rows_of(80)
+    memory = memory_of(labels, contents, leaning(shares, 1, labels, 0.7))
+    state = memory.state_dict()
+    rows = state["rows"][0]
+    new = {100 + n: {name: values[:1] for name, values in rows.items()} for n in range(9)}
+    other = PlaceMemory(0.4, 0.65)
+    other.load_state_dict({**state, "rows": {**state["rows"], **new}, "levels": CUE + 1})
+    assert other.number == 1
+    assert not hidden(other).any()
 
 
 def test_four_rows_a_class_are_enough_and_two_are_not():
