@@ -73,6 +73,11 @@ class Draw:
         numbers = keyed_uniform(self.seed, self.stream, self.step, salt, self.rows[:, None], elements)
         return numbers.reshape(len(self.rows), *shape)
 
+    def other_rows(self) -> Tensor:
+        """``(rows,)`` int64: for each row the index of another one of the batch, which has two rows or more."""
+        rows = len(self.rows)
+        return (torch.arange(rows, device=self.rows.device) + 1 + (self.uniform() * (rows - 1)).long()) % rows
+
     def normal(self, *shape: int) -> Tensor:
         """``(rows, *shape)`` standard normal numbers (Box and Muller, 1958)."""
         radius = (-2 * self.uniform(*shape, salt=1).log()).sqrt()

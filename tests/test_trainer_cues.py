@@ -19,6 +19,7 @@ from transformers import Trainer
 
 from hf_challenger import ChallengerConfig, ChallengerError, ChallengerTrainer, NoEffectWarning
 from hf_challenger.challenge import Cue
+from hf_challenger.challenge.cues import FOLLOWING
 
 Make = Callable[..., Any]
 SEED = 1  # with which tiny BERT leans on both words by more than the threshold
@@ -106,7 +107,7 @@ def test_planted_words_are_found_and_named_with_their_class(leaky: Run) -> None:
     assert named(leaky.trainer.cues) == {(LEAKS[0], "LABEL_0"), (LEAKS[1], "LABEL_1")}
     for cue in leaky.trainer.cues:
         assert cue.coverage > 0.85
-        assert 0.4 < cue.strength <= 1
+        assert FOLLOWING * 0.8 < cue.strength <= 1
 
 
 def test_they_are_hidden_in_their_share_of_the_rows(leaky: Run) -> None:

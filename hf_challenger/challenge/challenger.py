@@ -24,7 +24,7 @@ from ..checks import (
 )
 from ..errors import ChallengerError, NotChallengeable
 from ..inputs import units_for
-from ..inputs.main_input import LABEL_KEYS, taken_by
+from ..inputs.main_input import LABEL_KEYS, has_rows, taken_by
 from ..keyed_random import Draw, keyed_uniform
 from ..logits import logits_of
 from ..losses import IGNORED, check_labels
@@ -171,7 +171,7 @@ class Challenger:
         offset, draw = keyed_uniform(self.seed, ROWS, step), Draw(self.seed, FILL, step, positions)
         if self.options.challenge_selection == "cues":
             chosen = choose_rows(positions, self.options.challenge_share, offset)
-            drop_mask, not_finite = self._cue_mask(model, inputs, labels, step, chosen)
+            drop_mask, not_finite = self._cue_mask(model, inputs, labels, step, maskable, chosen)
             challenged = drop_mask.any(1)
             if self.memory.number and len(labels):
                 inputs = self._without(inputs, drop_mask, grid, draw)
@@ -216,13 +216,16 @@ class Challenger:
         inputs: dict[str, Any],
         labels: Tensor,
         step: int,
+        maskable: Tensor,
         chosen: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The cues that the memory knows, ``(rows, units)`` or ``(rows, places)``; in a share of the steps the rows are attributed
         too, to feed it.
         """
         classes = labels.reshape(-1).long()
-        maskable = self._cues.maskable(inputs) & ~self.keep.places(inputs).flatten(1)
+        maskable = self._cues.maskable(inputs, maskable)
+        if self.keep:
+            maskable = maskable & ~self.keep.places(inputs).flatten(1)
         not_finite = torch.zeros((), device=maskable.device)
         share = ATTRIBUTED_SETTLED if self.memory.settled else ATTRIBUTED
         if float(keyed_uniform(self.seed, STEPS, step)) < share:
@@ -332,8 +335,3 @@ def _finite(relevance: Tensor) -> tuple[Tensor, Tensor]:
 def _rows(inputs: Mapping[str, Any], index: Tensor, rows: int) -> dict[str, Any]:
     """Those rows of a batch; what has no rows stays."""
     return {k: v[index] if has_rows(v, rows) else v for k, v in inputs.items()}
-
-
-def has_rows(x: Any, rows: int) -> bool:
-    """Whether that value of a batch has one entry for each row."""
-    return isinstance(x, Tensor) and x.dim() > 0 and len(x) == rows

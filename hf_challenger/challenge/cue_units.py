@@ -26,10 +26,9 @@ class TokenCues:
         self.units = units
         self.memory: CueMemory = memory or CueMemory(threshold)
 
-    def maskable(self, inputs: Mapping[str, Any]) -> Tensor:
-        """``(rows, units)`` bool: what may be hidden."""
-        found: Tensor = self.units.maskable(inputs)
-        return found.flatten(1)
+    def maskable(self, inputs: Mapping[str, Any], of_units: Tensor) -> Tensor:
+        """``(rows, units)`` bool: what may be hidden; ``of_units`` says it of the adapter's units."""
+        return of_units
 
     def relevance(self, relevance: Tensor, inputs: Mapping[str, Any]) -> Tensor:
         """Relevance of the input → ``(rows, units)``"""
@@ -70,9 +69,9 @@ class PlaceCues:
         self.places: Places = units.places
         self.memory: PlaceMemory = memory or PlaceMemory(threshold, units.telling, units.level_telling)
 
-    def maskable(self, inputs: Mapping[str, Any]) -> Tensor:
-        """``(rows, places)`` bool: what may be hidden."""
-        return self.places.there(inputs)
+    def maskable(self, inputs: Mapping[str, Any], of_units: Tensor) -> Tensor:
+        """``(rows, places)`` bool: what may be hidden; ``of_units`` says it of the blocks."""
+        return self.places.there(inputs, of_units)
 
     def relevance(self, relevance: Tensor, inputs: Mapping[str, Any]) -> Tensor:
         """Relevance of the input → ``(rows, places)``"""

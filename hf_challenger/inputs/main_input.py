@@ -78,3 +78,8 @@ def main_input_in(model: nn.Module, batch: Mapping[str, Any], name: str | None =
         f"Cannot tell which of {', '.join(batch) or 'no inputs'} is to be attributed: the main input of"
         f" {type(model).__name__} is {declared!r}. Set model.main_input_name to one of the batch's keys."
     )
+
+
+def has_rows(x: Any, rows: int) -> bool:
+    """Whether that value of a batch has one entry for each row."""
+    return isinstance(x, Tensor) and x.dim() > 0 and len(x) == rows

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..keyed_random import Draw
+from .main_input import has_rows
 
 if TYPE_CHECKING:
     from .blocks import Blocks
@@ -43,9 +44,9 @@ class Places:
             self._levels = 1
         return self._levels
 
-    def there(self, inputs: Mapping[str, Any]) -> Tensor:
-        """``(rows, places)`` bool: what can be hidden."""
-        found = self.blocks.maskable(inputs).flatten(1)
+    def there(self, inputs: Mapping[str, Any], maskable: Tensor | None = None) -> Tensor:
+        """``(rows, places)`` bool: what can be hidden; ``maskable``: the blocks' own, where that is known."""
+        found = (self.blocks.maskable(inputs) if maskable is None else maskable).flatten(1)
         return torch.cat([found.new_ones(len(found), self.levels(inputs)), found], 1)
 
     def contents(self, inputs: Mapping[str, Any]) -> Tensor:
@@ -87,8 +88,8 @@ class Places:
         rows = len(places)
         if rows == 1:
             return self.exchanged(inputs, places, None)
-        donor = (torch.arange(rows, device=places.device) + 1 + (draw.uniform() * (rows - 1)).long()) % rows
-        others = {k: v[donor] if isinstance(v, Tensor) and v.dim() and len(v) == rows else v for k, v in inputs.items()}
+        donor = draw.other_rows()
+        others = {k: v[donor] if has_rows(v, rows) else v for k, v in inputs.items()}
         return self.exchanged(inputs, places, others)
 
     def exchanged(self, inputs: dict[str, Any], places: Tensor, others: Mapping[str, Any] | None) -> dict[str, Any]:

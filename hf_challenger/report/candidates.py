@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..challenge.cues import Cue, companions, find_cues
-from ..challenge.places import PlaceMemory
+from ..challenge.places import ROWS_OF_CLASS, PlaceMemory
 from ..challenge.row_memory import FEWEST_ROWS
 from ..errors import ChallengerError
 from .attributed import AttributedBatch
@@ -32,10 +32,11 @@ def candidates(
             f"All rows are of one class, {classifier.class_name(present[0])}, so what all data share may look like its cue. Add"
             " rows of other classes."
         )
-    few = [label for label in present if int((right & (classes == label)).sum()) < FEWEST_ROWS]
+    fewest = FEWEST_ROWS if memory is None else ROWS_OF_CLASS
+    few = [label for label in present if int((right & (classes == label)).sum()) < fewest]
     if few:
         shown = ", ".join(map(classifier.class_name, few[:NAMED])) + (", …" if len(few) > NAMED else "")
-        notes.append(f"Fewer than {FEWEST_ROWS} rows are predicted as their class, so no cue is found there: {shown}.")
+        notes.append(f"Fewer than {fewest} rows are predicted as their class, so no cue is found there: {shown}.")
     if memory is not None:
         return _of_places(classifier, memory)
     return [cue for label in present if label not in few for cue in _of_class(classifier, batches, label, top)]

@@ -44,7 +44,8 @@ def cue_report(
     """The strongest cues of each class, and what the model does without them.
 
     Relevance is that of a row's label, over rows which the model predicts as it; without labels, that of its prediction. The
-    cues are those that training would find, with a low threshold. Each is then hidden in rows of its class that hold it. What that changes tells whether the model leans on it, see :attr:`~.cue_results.CueEffect.leaned_on`.
+    cues are those that training would find, with a low threshold. Each is then hidden in rows of its class that hold it. What
+    that changes tells whether the model leans on it, see :attr:`~.cue_results.CueEffect.leaned_on`.
 
     Args:
         model: a single-label classifier. It comes back as it was.

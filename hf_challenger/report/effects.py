@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..challenge.exchange import exchange_runs, longest_run, padded_right
 from ..explain.lengths import longest_input
+from ..inputs.main_input import has_rows
 from .attributed import AttributedBatch
 from .classifier import Classifier
 from .cue_results import CueEffect, Reading
@@ -93,7 +94,6 @@ def with_other_places(
         chosen.append(draw.choice(fitting or [(h.batch, own, label)]))
     inputs = h.inputs
     others = {
-        k: torch.stack([b.inputs[k][i] for b, i, _ in chosen]) if isinstance(v, Tensor) and v.dim() else v
-        for k, v in inputs.items()
+        k: torch.stack([b.inputs[k][i] for b, i, _ in chosen]) if has_rows(v, len(chosen)) else v for k, v in inputs.items()
     }
     return classifier.places.exchanged(inputs, h.mask, others)

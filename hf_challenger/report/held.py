@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..challenge.cues import Cue, CueMemory
 from ..challenge.places import PlaceMemory
+from ..inputs.main_input import has_rows
 from .attributed import AttributedBatch
 from .candidates import THRESHOLD
 
@@ -43,8 +44,7 @@ class Held:
     def inputs(self) -> dict[str, Any]:
         """The rows as the model takes them."""
         rows = len(self.batch.classes)
-        of_rows = {k: isinstance(v, Tensor) and len(v) == rows for k, v in self.batch.inputs.items()}
-        return {k: v[self.rows] if of_rows[k] else v for k, v in self.batch.inputs.items()}
+        return {k: v[self.rows] if has_rows(v, rows) else v for k, v in self.batch.inputs.items()}
 
 
 def rows_holding(batches: Sequence[AttributedBatch], cues: Sequence[Cue], places: PlaceMemory | None = None) -> list[Held]:
@@ -61,8 +61,8 @@ def rows_holding(batches: Sequence[AttributedBatch], cues: Sequence[Cue], places
         if labels.isdisjoint(batch.classes.tolist()):
             continue
         if places is not None and batch.places is not None:
-            own = sum((batch.classes == label for label in labels), torch.zeros_like(batch.classes, dtype=torch.bool))
-            mask = places.drop_mask(batch.places.there, batch.classes) & own.bool().unsqueeze(1)
+            own = torch.isin(batch.classes, torch.tensor(sorted(labels), device=batch.classes.device))
+            mask = places.drop_mask(batch.places.there, batch.classes) & own.unsqueeze(1)
             rows = mask.any(1).nonzero().flatten()
         else:
             mask = _tokens_of(cues, batch)

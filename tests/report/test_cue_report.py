@@ -252,11 +252,8 @@ def test_places_of_pictures() -> None:
         assert cue.exchanged is not None
         assert cue.exchanged.accuracy == 0
         assert cue.exchanged.probability < 0.5
-        assert [int(e.picture.marked.sum()) for e in cue.examples if e.picture] == [
-            2,
-            2,
-            2,
-        ]  # all places that tell the class
+        # All places that tell the class are hidden.
+        assert [int(e.picture.marked.sum()) for e in cue.examples if e.picture] == [2, 2, 2]
     first = found.pictures[0].picture
     assert first.shade.shape == (8, 8)
     assert first.shade.argmax() == 0

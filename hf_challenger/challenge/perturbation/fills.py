@@ -54,10 +54,10 @@ def swap(inputs: dict[str, Any], drop_mask: Tensor, units: Blocks, draw: Draw) -
     Which row depends on the batch that is at hand, so unlike all else in a challenge it changes with the batch size and
     with the number of processes. A row that is alone in its batch is filled with its mean.
     """
-    x, rows = inputs[units.key], len(inputs[units.key])
-    if rows == 1:
+    x = inputs[units.key]
+    if len(x) == 1:
         return fill_mean(inputs, drop_mask, units, draw)
-    donor = (torch.arange(rows, device=x.device) + 1 + (draw.uniform() * (rows - 1)).long()) % rows
+    donor = draw.other_rows()
     there = units.observed(inputs)[donor]
     return _filled(inputs, drop_mask, units, torch.where(there, x[donor], units.mean(inputs)))
 
