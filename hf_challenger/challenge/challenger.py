@@ -233,8 +233,8 @@ class Challenger:
             relevance, sure = self._relevance(model, inputs, classes, maskable.shape[1:], SURE, per_unit)
             relevance, finite = _finite(relevance)
             not_finite = (~finite).sum()
-            told = finite & (classes >= 0) if sure is None else finite & (classes >= 0) & sure
-            self._observed.append(self._cues.seen(inputs, classes.where(told, -1), relevance, maskable))
+            told = finite if sure is None else finite & sure
+            self._observed.append(self._cues.seen(inputs, classes, told, relevance, maskable))
         return self._cues.drop_mask(inputs, maskable, classes, chosen), not_finite
 
     def _row_mask(

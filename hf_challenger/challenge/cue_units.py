@@ -35,12 +35,19 @@ class TokenCues:
         found: Tensor = self.units.per_unit(relevance)
         return found.flatten(1)
 
-    def seen(self, inputs: Mapping[str, Any], classes: Tensor, relevance: Tensor, maskable: Tensor) -> Tensor:
-        """Rows as :meth:`remember` takes them, one tensor; a class of -1 leaves its row out."""
+    def seen(self, inputs: Mapping[str, Any], classes: Tensor, told: Tensor, relevance: Tensor, maskable: Tensor) -> Tensor:
+        """Rows as :meth:`remember` takes them, one tensor.
+
+        Args:
+            inputs: a batch.
+            classes: ``(rows,)``; a negative one leaves its row out.
+            told: ``(rows,)`` bool: whether a row's relevance tells what its class rests on.
+            relevance, maskable: ``(rows, units)``.
+        """
         identities = self.units.identities(inputs).flatten(1)
         by_ids = self.units.is_sequence_of_tokens
         keys = row_keys(identities, maskable) if by_ids else row_keys_of(inputs[self.units.key])
-        return in_one(classes, keys, *most_relevant(relevance, maskable, identities))
+        return in_one(classes.where(told, -1), keys, *most_relevant(relevance, maskable, identities))
 
     def remember(self, rows: Tensor) -> None:
         """Rows of one step, of all processes."""
@@ -77,10 +84,10 @@ class PlaceCues:
         """Relevance of the input → ``(rows, places)``"""
         return self.places.relevance(relevance, inputs)
 
-    def seen(self, inputs: Mapping[str, Any], classes: Tensor, relevance: Tensor, maskable: Tensor) -> Tensor:
-        """As :meth:`TokenCues.seen`."""
+    def seen(self, inputs: Mapping[str, Any], classes: Tensor, told: Tensor, relevance: Tensor, maskable: Tensor) -> Tensor:
+        """As :meth:`TokenCues.seen`; the contents of the other rows are taken too."""
         contents = self.places.contents(inputs).masked_fill(~maskable.unsqueeze(-1), torch.nan)
-        shares, levels = shares_of(relevance, maskable), self.places.levels(inputs)
+        shares, levels = shares_of(relevance, maskable & told.unsqueeze(1)), self.places.levels(inputs)
         return places_in_one(classes, row_keys_of(inputs[self.key]), contents, shares, levels)
 
     def remember(self, rows: Tensor) -> None:

@@ -2,7 +2,8 @@
 
 A word is the same thing wherever it stands; a place is in every row, and what stands there may tell the class. So two things are
 asked of a place, over many rows. Does its content tell the class? That is a property of the data: the adjusted R² of a
-one-way analysis of variance, classes against content. Does the classifier lean on it? Relevance tells.
+one-way analysis of variance, classes against content, over all rows that came by. Does the classifier lean on it? Relevance tells, in
+rows of whose class the classifier is sure.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from torch import Tensor
 from .cues import Cue
 from .row_memory import FEWEST_ROWS, ROWS, RowMemory, stacked
 
-# Rows that it takes to tell a cue: of a class, and degrees of freedom of the variance within classes. By chance one place in 10,000
-# then has an R² of .62 (two classes) to .74 (seven) or more (distribution of F); with more rows it is found out.
+# What it takes to tell a cue: rows of a class whose relevance tells, and degrees of freedom of the contents within classes. By chance one
+# place in 10,000 then has an R² of .62 (two classes) to .74 (seven) or more (distribution of F); with more rows it is found out.
 ROWS_OF_CLASS, FREEDOM = 3, 15
 NUMBERS = 2**23  # that the remembered rows hold together, about: 32 MiB
 WIDTH = 256  # places: rows of a step are padded to a multiple of it, so that all processes bring equal widths
@@ -91,11 +92,12 @@ class PlaceMemory(RowMemory):
             labels: ``(rows,)`` classes; a negative one leaves its row out.
             keys: ``(rows,)`` int64 that tell rows apart, see :func:`~.cues.row_keys`.
             contents: ``(rows, places, channels)``, NaN where there is nothing.
-            shares: ``(rows, places)`` of the row's positive relevance.
+            shares: ``(rows, places)`` of the row's positive relevance; zeros where it tells nothing, since the model is not sure of
+                the row's class. What the row holds counts all the same, and what its relevance told before.
             levels: how many places are the level of a channel, the first ones.
         """
         self.levels = levels
-        told = (labels >= 0) & (shares.sum(1) > 0)
+        told = labels >= 0
         classes, names = labels[told].cpu().numpy(), keys[told].cpu().numpy()
         held, parts = contents[told].float().cpu().numpy(), shares[told].float().cpu().numpy()
         if not len(classes):
@@ -106,9 +108,14 @@ class PlaceMemory(RowMemory):
         numbers = held[0].size + parts[0].size
         most = int(np.clip(NUMBERS // (numbers * max(len(self._rows), 1)), FEWEST_ROWS, ROWS))
         for label in present:
-            self._take_in(label, ((int(names[n]), held[n], parts[n]) for n in np.flatnonzero(classes == label)), most)
+            rows = ((int(names[n]), held[n], parts[n]) for n in np.flatnonzero(classes == label))
+            self._take_in(label, ((key, first, self._told(label, key, second)) for key, first, second in rows), most)
             self._sum(label)
         self._look(present)
+
+    def _told(self, label: int, key: int, shares: np.ndarray) -> np.ndarray:
+        """The shares of a row, or those of its last visit if these tell nothing."""
+        return shares if shares.any() else self._rows[label].get(key, (shares, shares))[1]
 
     def _sum(self, label: int) -> None:
         rows = self._rows[label]
@@ -120,12 +127,9 @@ class PlaceMemory(RowMemory):
 
     def _look(self, present: list[int]) -> None:
         """What tells the class by now, and which of these classes lean on it."""
-        common = [label for label, rows in self._rows.items() if len(rows) >= ROWS_OF_CLASS]
-        if len(common) < 2 or 2 * len(common) < len(self._rows):
-            return  # the few classes that are learnt first differ anywhere
-        if sum(len(self._rows[label]) for label in common) - len(common) < FREEDOM:
+        if sum(map(len, self._rows.values())) - len(self._rows) < FREEDOM:
             return
-        count, total, squares = stacked([self._sums[label].swapaxes(0, 1) for label in common], 0.0).transpose(2, 0, 1, 3)
+        count, total, squares = stacked([sums.swapaxes(0, 1) for sums in self._sums.values()], 0.0).transpose(2, 0, 1, 3)
         self._telling = telling(count, total, squares)
         found = self._found()
         places = set(np.flatnonzero(found).tolist())
@@ -135,10 +139,10 @@ class PlaceMemory(RowMemory):
             if not cue.identities:
                 del self._cues[label]
         for label in present:
-            rows = self._rows[label]
-            if len(rows) < ROWS_OF_CLASS:
+            told = [parts for _, parts in self._rows[label].values() if parts.any()]
+            if len(told) < ROWS_OF_CLASS:
                 continue
-            shares = stacked([parts for _, parts in rows.values()], 0.0)
+            shares = stacked(told, 0.0)
             shares = np.pad(shares, ((0, 0), (0, len(found) - shares.shape[1])))
             leaned_on, strengths = self._leaned_on(shares.mean(0) * found)
             known = self._cues.get(label)

@@ -44,7 +44,7 @@ class RowMemory:
         for key, first, shares in rows:
             again = known.pop(key, None) is not None  # so that it becomes the newest
             known[key] = first.copy(), shares.copy()  # a view would keep the whole step in memory
-            self._rows_since_news += again or len(known) > most
+            self._rows_since_news += (again or len(known) > most) and bool(shares.any())
         for oldest in list(known)[:-most]:
             del known[oldest]
 

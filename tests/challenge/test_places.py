@@ -102,11 +102,39 @@ def test_what_tells_by_chance_over_few_rows_is_forgotten():
     assert not hidden(memory).any()
 
 
-def test_classes_that_are_learnt_first_do_not_decide_alone():
+def test_rare_classes_hinder_nothing():
     labels, contents, shares = rows_of(80)
-    early = (labels < 1) | (torch.arange(80) < CLASSES)  # many rows of one class, one of each other
-    memory = memory_of(labels[early], contents[early], leaning(shares, 0, labels, 0.9)[early])
-    assert memory.number == 0
+    labels[labels > 1] = torch.arange(2, 42)  # of one row each
+    memory = memory_of(labels, contents, leaning(shares, 1, labels, 0.7))
+    assert [(cue.label, cue.identities) for cue in memory.cues] == [(1, (CUE,))]
+
+
+def test_what_places_hold_is_learnt_before_the_model_is_sure_of_most_rows():
+    labels, contents, shares = rows_of(80)
+    sure = torch.zeros(80, dtype=torch.bool)
+    sure[(labels == 1).nonzero().flatten()[:3]] = True  # of three rows in eighty
+    memory = memory_of(labels, contents, leaning(shares, 1, labels, 0.7) * sure.unsqueeze(1))
+    assert [(cue.label, cue.identities) for cue in memory.cues] == [(1, (CUE,))]
+    assert hidden(memory)[:, CUE].all()
+
+
+def test_a_row_that_the_model_is_no_longer_sure_of_keeps_what_it_told():
+    labels, contents, shares = rows_of(80)
+    memory = memory_of(labels, contents, leaning(shares, 1, labels, 0.3))
+    before = memory.state_dict()["rows"][1]["shares"]
+    memory.remember(labels, torch.arange(80), contents, torch.zeros_like(shares))
+    assert torch.equal(memory.state_dict()["rows"][1]["shares"], before)
+
+
+def test_rows_that_tell_nothing_do_not_settle_the_memory():
+    labels, contents, shares = rows_of(80)
+    memory = memory_of(labels, contents, torch.zeros_like(shares))
+    for _ in range(3):
+        memory.remember(labels, torch.arange(80), contents, torch.zeros_like(shares))
+    assert not memory.settled
+    for _ in range(3):
+        memory.remember(labels, torch.arange(80), contents, shares)
+    assert memory.settled
 
 
 def test_counts_hidden_rows_and_survives_a_checkpoint():
@@ -219,16 +247,17 @@ def test_rows_come_out_of_one_tensor_as_they_went_in():
         assert torch.equal(before.nan_to_num(7), after[:8].nan_to_num(7))
 
 
-def test_a_memory_saved_among_new_classes_hides_nothing_until_it_looks_again():
+def test_a_saved_memory_of_too_few_rows_hides_nothing_until_it_looks_again():
     labels, contents, shares = rows_of(80)
     memory = memory_of(labels, contents, leaning(shares, 1, labels, 0.7))
     state = memory.state_dict()
-    rows = state["rows"][0]
-    new = {100 + n: {name: values[:1] for name, values in rows.items()} for n in range(9)}
+    few = {label: {name: values[:4] for name, values in rows.items()} for label, rows in state["rows"].items()}
     other = PlaceMemory(0.4, 0.65)
-    other.load_state_dict({**state, "rows": {**state["rows"], **new}, "levels": CUE + 1})
+    other.load_state_dict({**state, "rows": few, "levels": CUE + 1})
     assert other.number == 1
     assert not hidden(other).any()
+    other.remember(labels, torch.arange(80), contents, shares)
+    assert hidden(other)[:, CUE].all()
 
 
 def test_four_rows_a_class_are_enough_and_two_are_not():
