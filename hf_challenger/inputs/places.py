@@ -80,19 +80,24 @@ class Places:
     def swapped(self, inputs: dict[str, Any], places: Tensor, draw: Draw) -> dict[str, Any]:
         """:meth:`exchanged` with another row of the batch. Which one depends on the batch that is at hand.
 
+        A level moves to a random point between the other row's and the mean of the batch. Both tell nothing of the row's class. New rows
+        without the cue mostly lie near the middle, and a few rows do not teach a model to look past levels that lie far apart.
+
         Args:
             inputs: a batch.
             places: ``(rows, places)`` bool.
-            draw: which other row.
+            draw: which other row, and how far from the mean.
         """
         rows = len(places)
         if rows == 1:
             return self.exchanged(inputs, places, None)
         donor = draw.other_rows()
         others = {k: v[donor] if has_rows(v, rows) else v for k, v in inputs.items()}
-        return self.exchanged(inputs, places, others)
+        return self.exchanged(inputs, places, others, draw.uniform(salt=3))
 
-    def exchanged(self, inputs: dict[str, Any], places: Tensor, others: Mapping[str, Any] | None) -> dict[str, Any]:
+    def exchanged(
+        self, inputs: dict[str, Any], places: Tensor, others: Mapping[str, Any] | None, part: Tensor | None = None
+    ) -> dict[str, Any]:
         """The same places of other rows, in rows whose labels stay.
 
         Args:
@@ -100,6 +105,8 @@ class Places:
             places: ``(rows, places)`` bool.
             others: as many rows of the same shape. None: blocks are filled with the row's own mean, and levels stay. So are blocks of
                 which nothing was observed in the other row.
+            part: ``(rows,)`` in [0, 1], how far a level goes from the mean of the other rows' towards that of its own other row;
+                None: all the way.
         """
         blocks = self.blocks
         x, levels, mean, observed = inputs[blocks.key], self.levels(inputs), blocks.mean(inputs), blocks.observed(inputs)
@@ -108,8 +115,11 @@ class Places:
             return {**inputs, blocks.key: torch.where(hidden, mean, x)}
         if levels:
             shape = mean.shape if blocks.levels == "channels" else (len(places), *(1,) * (x.dim() - 1))
-            moved = places[:, :levels].reshape(shape)
-            shift = torch.where(moved, blocks.level(others) - blocks.level(inputs), 0)
+            moved, level = places[:, :levels].reshape(shape), blocks.level(others)
+            if part is not None:
+                middle = level.mean(0, keepdim=True)
+                level = middle + part.to(level).reshape(-1, *(1,) * (x.dim() - 1)) * (level - middle)
+            shift = torch.where(moved, level - blocks.level(inputs), 0)
             x, mean = torch.where(moved & observed, x + shift, x), mean + shift
         return {**inputs, blocks.key: torch.where(hidden, torch.where(blocks.observed(others), others[blocks.key], mean), x)}
 
