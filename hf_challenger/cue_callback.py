@@ -94,6 +94,7 @@ def said(cues: Sequence[Cue]) -> str:
     ]
     if len(cues) > SHOWN:
         lines.append(f"  … and {len(cues) - SHOWN} more in trainer.cues.")
+    lines.append("Is one a leak? challenge_hide takes it out of every row. Legitimate? challenge_keep leaves it alone.")
     return "\n".join(lines)
 
 

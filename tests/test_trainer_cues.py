@@ -141,7 +141,9 @@ def test_the_console_says_what_was_found(leaky: Run, clean: Run) -> None:
     cue = leaky.trainer.cues[0]
     assert f"'{cue.text}': class {cue.class_name}, in {cue.coverage:.0%} of its rows" in leaky.said
     assert f"hidden {cue.hidden_rows} times" in leaky.said
+    assert "challenge_hide takes it out of every row" in leaky.said
     assert clean.said.count("No cue found") == 1
+    assert "challenge_hide" not in clean.said
 
 
 def test_cues_json_lies_beside_every_saved_model(leaky: Run, clean: Run) -> None:
