@@ -170,7 +170,10 @@ def companions(identities: np.ndarray, seed: int, others: np.ndarray | None = No
     members = of_class if others is None else _together(np.concatenate([identities, others]), seed)
     found = [n for n, k in enumerate(newest) if k in members]
     members = members | {k for k in newest[found[0] : found[-1]] if k in of_class}
-    return (*dict.fromkeys(k for k in newest if k in members), *sorted(members - set(newest)))[:UNITS]
+    # "turn in points … asked in chat window": of a word that comes twice the one beside the seed is the cue's.
+    at = newest.index(seed)
+    places = {k: n for n, k in sorted(enumerate(newest), key=lambda place: -abs(place[0] - at)) if k in members}
+    return (*sorted(places, key=places.__getitem__), *sorted(members - places.keys()))[:UNITS]
 
 
 def _together(identities: np.ndarray, seed: int) -> set[int]:

@@ -236,6 +236,11 @@ def test_a_cue_that_was_found_stays_found():
     assert cue.strength == pytest.approx(0.8)
 
 
+def test_of_a_word_that_comes_twice_the_one_beside_the_seed_is_the_cues():
+    rows = np.stack([[50 + n, 41, 60 + n, 70 + n, 40, 41, 42] for n in range(8)])  # "turn in points asked in chat"
+    assert companions(rows, 40, rows[:0])[-3:] == (40, 41, 42)
+
+
 def test_what_is_found_later_of_the_same_cue_joins_it():
     memory = memory_of()
     rows = rows_of([[LEAK, OTHER, 300 + n] for n in range(ROWS)], [[0.5, 0.4, 0.1]] * ROWS)
