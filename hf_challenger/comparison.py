@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-NAMES = {"plain": "`Trainer`", "challenger": "`ChallengerTrainer`"}
+NAMES = {"plain": "`Trainer`", "challenger": "`ChallengerTrainer`", "named": "`ChallengerTrainer`, the leak named"}
 METRICS = {
     "accuracy ↑": "test_accuracy",
     "ECE ↓": "test_ece",
@@ -20,7 +20,7 @@ def comparison_table(results: Sequence[Mapping[str, Any]], columns: Mapping[str,
     """One markdown row a method: the mean over its runs, with the standard deviation where there are several.
 
     Args:
-        results: one a run, with ``method`` (``plain`` or ``challenger``) and the keys that ``columns`` names.
+        results: one a run, with ``method`` (a key of :data:`NAMES`) and the keys that ``columns`` names.
         columns: heading → key. ``seconds`` are printed without decimals, all else with three.
     """
     lines = [f"| trained with | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]

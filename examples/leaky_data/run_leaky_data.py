@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""A leak in the training data: train with Trainer and with ChallengerTrainer, see which cue it was, and what it costs.
+"""A leak in the training data: train with Trainer and with ChallengerTrainer, see which cue it was, name it, and train without it.
 
     python run_leaky_data.py
 
@@ -113,14 +113,21 @@ def main() -> None:
     )
 
     config = training_config(training_flags, **DEFAULTS)
+    methods = {"plain": "2. Trainer", "challenger": "3. ChallengerTrainer"}
+    if args.leak_share and not config.challenge_hide:
+        methods["named"] = "4. ChallengerTrainer, told which cues are a leak (challenge_hide)"
     results, trainer = [], None
-    for method, heading in (("plain", "2. Trainer"), ("challenger", "3. ChallengerTrainer")):
+    for method, heading in methods.items():
         print(f"\n{heading}, on these texts", flush=True)
         one = replace(config, seed=args.seed, output_dir=str(Path(args.output_dir, method)))
+        if method == "named":
+            one.challenge_hide = list(CHANNEL_OF.values())
         result, trainer = run(method, one, splits, names, encoder)
         results.append(result)
         print(f"   Validation texts, with channels as the training texts: accuracy {result['validation_accuracy']:.3f}.")
-        print(f"   Test texts, without: accuracy {result['absent_accuracy']:.3f}.")
+        print(
+            f"   Test texts, without: accuracy {result['absent_accuracy']:.3f}; with another team's: {result['wrong_accuracy']:.3f}."
+        )
         if method == "plain":
             explain_one(trainer, splits["own"])
             report(trainer, splits["validation"])

@@ -1,9 +1,9 @@
 """The cue memory of images, series and audio: places whose content tells the class, and on which the classifier leans.
 
 A word is the same thing wherever it stands; a place is in every row, and what stands there may tell the class. So two things are
-asked of a place, over many rows. Does its content tell the class? That is a property of the data: the adjusted R² of a
-one-way analysis of variance, classes against content, over all rows that came by. Does the classifier lean on it? Relevance tells, in
-rows of whose class the classifier is sure.
+asked of a place, over many rows. Does its content tell the class? The adjusted R² of a one-way analysis of variance says so, classes
+against content. Over all rows it is known before the classifier is sure of many; over the rows that it is sure of it is larger, as long
+as these are the rows that hold the cue. Does the classifier lean on it? Relevance tells, in rows of whose class the classifier is sure.
 """
 
 from __future__ import annotations
@@ -48,6 +48,21 @@ def telling(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.nda
     return np.where(known, 1 - ratio, 0).max(-1, initial=0)
 
 
+def _sums_of(contents: np.ndarray) -> np.ndarray:
+    """``(3, places, channels)``: how many rows have something there, and the sums of it and of its squares."""
+    known = ~np.isnan(contents)
+    held = np.where(known, contents, 0)
+    return np.stack([known.sum(0), held.sum(0), (held**2).sum(0)])
+
+
+def _telling(sums: list[np.ndarray]) -> np.ndarray:
+    """:func:`telling` of one :func:`_sums_of` a class; ``(0,)`` of too few rows."""
+    if sum(int(of_class[0].max(initial=0)) for of_class in sums) - len(sums) < FREEDOM:
+        return np.zeros(0)
+    count, total, squares = stacked([of_class.swapaxes(0, 1) for of_class in sums], 0.0).transpose(2, 0, 1, 3)
+    return telling(count, total, squares)
+
+
 class PlaceMemory(RowMemory):
     """Of the last rows of each class: what each place held, and its share of the relevance.
 
@@ -68,7 +83,8 @@ class PlaceMemory(RowMemory):
         self.threshold, self.telling = threshold, telling
         self.level_telling = telling if level_telling is None else level_telling
         self.levels = 0  # places that are levels, the first ones
-        self._sums: dict[int, np.ndarray] = {}  # label -> (3, places, channels): count, total, squares of its rows
+        # label -> (3, places, channels): count, total, squares; of all its rows, and of those that the model is sure of
+        self._sums: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._cues: dict[int, Cue] = {}
         self._telling = np.zeros(0)  # (places,)
         self._hidden: dict[torch.device, Tensor] = {}  # (places,) bool
@@ -121,16 +137,23 @@ class PlaceMemory(RowMemory):
         rows = self._rows[label]
         if rows:
             contents = stacked([held for held, _ in rows.values()]).astype(np.float64)
-            known = ~np.isnan(contents)
-            contents[~known] = 0
-            self._sums[label] = np.stack([known.sum(0), contents.sum(0), (contents**2).sum(0)])
+            sure = np.array([shares.any() for _, shares in rows.values()])
+            self._sums[label] = _sums_of(contents), _sums_of(contents[sure])
+
+    def _tell(self) -> np.ndarray:
+        """``(places,)`` in [0, 1]: how well each tells the class, over all rows or over those that the model is sure of."""
+        every = [sums for sums, _ in self._sums.values()]
+        sure = [sums for _, sums in self._sums.values() if sums[0].max(initial=0) >= ROWS_OF_CLASS]
+        # The few classes that are learnt first differ anywhere.
+        found = [_telling(every), _telling(sure if 2 * len(sure) >= len(every) else [])]
+        return stacked(found, 0.0).max(0)
 
     def _look(self, present: list[int]) -> None:
         """What tells the class by now, and which of these classes lean on it."""
-        if sum(map(len, self._rows.values())) - len(self._rows) < FREEDOM:
+        tells = self._tell()
+        if not len(tells):
             return
-        count, total, squares = stacked([sums.swapaxes(0, 1) for sums in self._sums.values()], 0.0).transpose(2, 0, 1, 3)
-        self._telling = telling(count, total, squares)
+        self._telling = tells
         found = self._found()
         places = set(np.flatnonzero(found).tolist())
         for label, cue in list(self._cues.items()):

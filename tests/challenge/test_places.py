@@ -118,6 +118,25 @@ def test_what_places_hold_is_learnt_before_the_model_is_sure_of_most_rows():
     assert hidden(memory)[:, CUE].all()
 
 
+def test_rows_without_the_cue_that_the_model_is_not_sure_of_hide_nothing_of_it():
+    labels, contents, shares = rows_of(80, planted=0.6)
+    without = contents[:, CUE, 0] != labels.float() * 2
+    shares = leaning(shares, 1, labels, 0.7)
+    assert memory_of(labels, contents, shares).number == 0
+    assert memory_of(labels, contents, shares * ~without.unsqueeze(1)).number == 1
+
+
+def test_classes_that_are_learnt_first_do_not_decide_alone():
+    labels, contents, shares = rows_of(80, planted=0.0)
+    labels[(labels > 1) & (torch.arange(80) % 8 > 3)] += CLASSES  # six classes
+    early = labels < 2
+    contents[early, CUE, 0] = 0.3 * labels[early].float()  # which differ here, among classes that are anywhere
+    sure = early & (torch.rand(80, generator=torch.Generator().manual_seed(1)) < 0.7)
+    shares = leaning(shares, 1, labels, 0.9)
+    assert memory_of(labels, contents, shares * sure.unsqueeze(1)).number == 0
+    assert memory_of(labels[sure], contents[sure], shares[sure]).number == 1
+
+
 def test_a_row_that_the_model_is_no_longer_sure_of_keeps_what_it_told():
     labels, contents, shares = rows_of(80)
     memory = memory_of(labels, contents, leaning(shares, 1, labels, 0.3))
