@@ -264,7 +264,9 @@ def found_table(experiment: str, results: Path) -> str:
 
 def price_table(results: Path) -> str:
     """Planted experiments without their cue: what the challenge costs on clean data, one line a kind of input."""
-    lines = _head(["clean data, accuracy", "Trainer", "ChallengerTrainer", "difference", "runs"])
+    lines = _head(
+        ["clean data", "accuracy: Trainer", "ChallengerTrainer", "difference", "ECE: Trainer", "ChallengerTrainer", "runs"]
+    )
     for kind in ("texts", "images", "series"):
         if not (results / f"cues_{kind}.csv").is_file():
             continue
@@ -272,7 +274,8 @@ def price_table(results: Path) -> str:
         rows, _ = shared(main_part(rows), ("plain", "cues"))
         plain, ours = (_mean(rows, method, "accuracy") for method in ("plain", "cues"))
         difference = _difference(paired(rows, "cues", "plain", "accuracy"))
-        lines.append(_line([kind, f"{plain:.3f}", f"{ours:.3f}", difference, str(len(rows) // 2)]))
+        errors = [f"{_mean(rows, method, 'ece'):.3f}" for method in ("plain", "cues")]
+        lines.append(_line([kind, f"{plain:.3f}", f"{ours:.3f}", difference, *errors, str(len(rows) // 2)]))
     return "\n".join(lines)
 
 

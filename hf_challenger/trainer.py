@@ -33,7 +33,7 @@ class ChallengerTrainer(ScoredTrainer):
 
     After *CHALLENGER* (Tomani & Cremers, arXiv 2205.15094), in our own reading. A cue holds most of the relevance, by LRP, of
     many rows of a class. It is hidden in a part of the rows that hold it (``challenge_share``), so that the model must find
-    further evidence. Where no cue is found, training is Trainer's. :attr:`cues` tells what was found.
+    further evidence. Until a cue is found, training is Trainer's. :attr:`cues` tells what was found.
 
     After training, a temperature is fitted and folded into the last layer (:class:`~.calibration.CalibrationCallback`,
     ``calibrate``). Evaluation and prediction are those of ``Trainer``; ``evaluate()`` also reports accuracy, ece, nll, brier.

@@ -42,7 +42,6 @@ def pieces_tokenizer() -> PreTrainedTokenizerFast:
 
 def tiny_config(dropout: float = 0.0, **kwargs: Any) -> BertConfig:
     return BertConfig(
-        vocab_size=len(SPECIAL + WORDS),
         hidden_size=16,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -51,7 +50,7 @@ def tiny_config(dropout: float = 0.0, **kwargs: Any) -> BertConfig:
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
         initializer_range=0.3,
-        **{"num_labels": CLASSES, **kwargs},
+        **{"num_labels": CLASSES, "vocab_size": len(SPECIAL + WORDS), **kwargs},
     )
 
 

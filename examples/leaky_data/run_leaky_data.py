@@ -114,7 +114,7 @@ def main() -> None:
 
     config = training_config(training_flags, **DEFAULTS)
     methods = {"plain": "2. Trainer", "challenger": "3. ChallengerTrainer"}
-    if args.leak_share and not config.challenge_hide:
+    if args.leak_share and config.challenge_share and not (config.challenge_hide or config.challenge_keep):
         methods["named"] = "4. ChallengerTrainer, told which cues are a leak (challenge_hide)"
     results, trainer = [], None
     for method, heading in methods.items():

@@ -168,12 +168,12 @@ def companions(identities: np.ndarray, seed: int, others: np.ndarray | None = No
     newest = identities[np.flatnonzero(holds)[-1]].tolist()
     of_class = _together(identities, seed)
     members = of_class if others is None else _together(np.concatenate([identities, others]), seed)
-    found = [n for n, k in enumerate(newest) if k in members]
-    members = members | {k for k in newest[found[0] : found[-1]] if k in of_class}
     # "turn in points … asked in chat window": of a word that comes twice the one beside the seed is the cue's.
     at = newest.index(seed)
-    places = {k: n for n, k in sorted(enumerate(newest), key=lambda place: -abs(place[0] - at)) if k in members}
-    return (*sorted(places, key=places.__getitem__), *sorted(members - places.keys()))[:UNITS]
+    place = {k: n for n, k in sorted(enumerate(newest), key=lambda found: -abs(found[0] - at))}
+    found = sorted(place[k] for k in members if k in place)
+    members = members | {k for k in newest[found[0] : found[-1]] if k in of_class}
+    return (*sorted(members & place.keys(), key=place.__getitem__), *sorted(members - place.keys()))[:UNITS]
 
 
 def _together(identities: np.ndarray, seed: int) -> set[int]:

@@ -18,8 +18,9 @@ from torch import Tensor
 from .cues import Cue
 from .row_memory import FEWEST_ROWS, ROWS, RowMemory, stacked
 
-# What it takes to tell a cue: rows of a class whose relevance tells, and degrees of freedom of the contents within classes. By chance one
-# place in 10,000 then has an R² of .62 (two classes) to .74 (seven) or more (distribution of F); with more rows it is found out.
+# What it takes to tell a cue: rows of a class whose relevance tells, and degrees of freedom of the contents within classes; as many as
+# classes, if these are more. By chance one place in 10,000 then has an R² of .62 (two classes) to .76 (fifteen) or more (distribution
+# of F); with more rows it is found out.
 ROWS_OF_CLASS, FREEDOM = 3, 15
 NUMBERS = 2**23  # that the remembered rows hold together, about: 32 MiB
 WIDTH = 256  # places: rows of a step are padded to a multiple of it, so that all processes bring equal widths
@@ -57,7 +58,7 @@ def _sums_of(contents: np.ndarray) -> np.ndarray:
 
 def _telling(sums: list[np.ndarray]) -> np.ndarray:
     """:func:`telling` of one :func:`_sums_of` a class; ``(0,)`` of too few rows."""
-    if sum(int(of_class[0].max(initial=0)) for of_class in sums) - len(sums) < FREEDOM:
+    if sum(int(of_class[0].max(initial=0)) for of_class in sums) - len(sums) < max(FREEDOM, len(sums)):
         return np.zeros(0)
     count, total, squares = stacked([of_class.swapaxes(0, 1) for of_class in sums], 0.0).transpose(2, 0, 1, 3)
     return telling(count, total, squares)
@@ -70,7 +71,8 @@ class PlaceMemory(RowMemory):
     each telling level that does so alone. Once one class has a cue, its levels, or all telling blocks, are hidden in rows of *every*
     class: hidden in one class's rows only, they would tell that class by being hidden.
 
-    Memory is bounded by :data:`NUMBERS`, but at least :data:`~.row_memory.FEWEST_ROWS` rows a class are kept.
+    Memory is bounded by :data:`NUMBERS`, but at least :data:`~.row_memory.FEWEST_ROWS` rows a class are kept, those whose relevance tells
+    nothing among them.
 
     Args:
         threshold: share of the relevance from which telling places are a cue.
@@ -124,14 +126,9 @@ class PlaceMemory(RowMemory):
         numbers = held[0].size + parts[0].size
         most = int(np.clip(NUMBERS // (numbers * max(len(self._rows), 1)), FEWEST_ROWS, ROWS))
         for label in present:
-            rows = ((int(names[n]), held[n], parts[n]) for n in np.flatnonzero(classes == label))
-            self._take_in(label, ((key, first, self._told(label, key, second)) for key, first, second in rows), most)
+            self._take_in(label, ((int(names[n]), held[n], parts[n]) for n in np.flatnonzero(classes == label)), most)
             self._sum(label)
         self._look(present)
-
-    def _told(self, label: int, key: int, shares: np.ndarray) -> np.ndarray:
-        """The shares of a row, or those of its last visit if these tell nothing."""
-        return shares if shares.any() else self._rows[label].get(key, (shares, shares))[1]
 
     def _sum(self, label: int) -> None:
         rows = self._rows[label]

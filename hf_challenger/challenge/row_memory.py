@@ -39,12 +39,17 @@ class RowMemory:
         return self._rows_since_news >= max(FEWEST_ROWS, sum(map(len, self._rows.values())))
 
     def _take_in(self, label: int, rows: Iterable[tuple[int, np.ndarray, np.ndarray]], most: int = ROWS) -> None:
-        """Rows of one class, as key and arrays; of those that are then too many the oldest go."""
+        """Rows of one class, as key and arrays; of those that are then too many the oldest go.
+
+        Shares that are all zero tell nothing. A row then keeps those of its last visit, and has not come again.
+        """
         known = self._rows.setdefault(label, {})
         for key, first, shares in rows:
-            again = known.pop(key, None) is not None  # so that it becomes the newest
-            known[key] = first.copy(), shares.copy()  # a view would keep the whole step in memory
-            self._rows_since_news += (again or len(known) > most) and bool(shares.any())
+            last = known.pop(key, None)  # so that it becomes the newest
+            told = bool(shares.any())
+            kept = shares if told or last is None else last[1][: len(shares)]
+            known[key] = first.copy(), kept.copy()  # a view would keep the whole step in memory
+            self._rows_since_news += told and (last is not None or len(known) > most)
         for oldest in list(known)[:-most]:
             del known[oldest]
 

@@ -131,9 +131,9 @@ class Blocks:
         """Mean over the cut axes, kept with length 1, of the observed elements; of the input, or of ``values`` of its shape."""
         x = inputs[self.key]
         observed, axes = self.observed(inputs), self.axes(x)
-        return ((x if values is None else values) * observed).sum(axes, keepdim=True) / observed.sum(
-            axes, keepdim=True
-        ).clamp(min=1)
+        values = x if values is None else values
+        total = (values * observed).sum(axes, keepdim=True, dtype=torch.promote_types(values.dtype, torch.float32))
+        return (total / observed.sum(axes, keepdim=True).clamp(min=1)).to(values.dtype)
 
     def contents(self, inputs: Mapping[str, Any]) -> Tensor:
         """``(rows, *grid, channels)`` floats: the mean of each block in each channel, NaN where nothing was observed."""

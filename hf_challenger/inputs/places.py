@@ -80,8 +80,9 @@ class Places:
     def swapped(self, inputs: dict[str, Any], places: Tensor, draw: Draw) -> dict[str, Any]:
         """:meth:`exchanged` with another row of the batch. Which one depends on the batch that is at hand.
 
-        A level moves to a random point between the other row's and the mean of the batch. Both tell nothing of the row's class. New rows
-        without the cue mostly lie near the middle, and a few rows do not teach a model to look past levels that lie far apart.
+        A level moves to a random point between the other row's and the mean of the batch, which tell nothing of the row's class if the
+        batch has more than a few rows. New rows without the cue mostly lie near the middle, and a few rows do not teach a model to look
+        past levels that lie far apart.
 
         Args:
             inputs: a batch.
@@ -103,10 +104,10 @@ class Places:
         Args:
             inputs: a batch.
             places: ``(rows, places)`` bool.
-            others: as many rows of the same shape. None: blocks are filled with the row's own mean, and levels stay. So are blocks of
-                which nothing was observed in the other row.
-            part: ``(rows,)`` in [0, 1], how far a level goes from the mean of the other rows' towards that of its own other row;
-                None: all the way.
+            others: as many rows of the same shape. None: blocks are filled with the row's own mean, and levels stay. So it is where
+                nothing was observed in the other row.
+            part: ``(rows,)`` in [0, 1], how far a level goes from the batch's mean towards the other row's, or stays at the mean where
+                nothing was observed there; None: all the way.
         """
         blocks = self.blocks
         x, levels, mean, observed = inputs[blocks.key], self.levels(inputs), blocks.mean(inputs), blocks.observed(inputs)
@@ -115,11 +116,14 @@ class Places:
             return {**inputs, blocks.key: torch.where(hidden, mean, x)}
         if levels:
             shape = mean.shape if blocks.levels == "channels" else (len(places), *(1,) * (x.dim() - 1))
-            moved, level = places[:, :levels].reshape(shape), blocks.level(others)
-            if part is not None:
-                middle = level.mean(0, keepdim=True)
-                level = middle + part.to(level).reshape(-1, *(1,) * (x.dim() - 1)) * (level - middle)
-            shift = torch.where(moved, level - blocks.level(inputs), 0)
+            moved, level, other = places[:, :levels].reshape(shape), blocks.level(inputs), blocks.level(others)
+            there, seen = (blocks.observed(rows).any(blocks.axes(x), keepdim=True) for rows in (inputs, others))
+            if part is None:
+                goal = torch.where(seen, other, level)
+            else:
+                middle = (level * there).sum(0, keepdim=True) / there.sum(0, keepdim=True).clamp(min=1)
+                goal = middle + part.to(level).reshape(-1, *(1,) * (x.dim() - 1)) * (other - middle) * seen
+            shift = torch.where(moved, goal - level, 0)
             x, mean = torch.where(moved & observed, x + shift, x), mean + shift
         return {**inputs, blocks.key: torch.where(hidden, torch.where(blocks.observed(others), others[blocks.key], mean), x)}
 

@@ -43,14 +43,14 @@ def candidates(
 
 
 def place_memory(classifier: Classifier, batches: Sequence[AttributedBatch]) -> PlaceMemory | None:
-    """What training would remember of rows that the model gets right, with the report's threshold; None: of tokens."""
+    """What training would remember, with the report's threshold; relevance tells in rows that the model gets right. None: of tokens."""
     if classifier.places is None:
         return None
     memory = PlaceMemory(THRESHOLD, classifier.units.telling, classifier.units.level_telling)
     for batch in batches:
         assert batch.places is not None
-        classes = batch.classes.where(batch.classes == batch.predicted, -1)
-        memory.remember(classes, batch.keys, batch.places.contents, batch.places.shares, batch.places.levels)
+        shares = batch.places.shares * (batch.classes == batch.predicted).to(batch.places.shares).unsqueeze(1)
+        memory.remember(batch.classes, batch.keys, batch.places.contents, shares, batch.places.levels)
     return memory
 
 

@@ -237,8 +237,9 @@ def test_a_cue_that_was_found_stays_found():
 
 
 def test_of_a_word_that_comes_twice_the_one_beside_the_seed_is_the_cues():
-    rows = np.stack([[50 + n, 41, 60 + n, 70 + n, 40, 41, 42] for n in range(8)])  # "turn in points asked in chat"
-    assert companions(rows, 40, rows[:0])[-3:] == (40, 41, 42)
+    rows = np.stack([[50 + n, 41, 3, 70 + n, 40, 41, 42] for n in range(8)])  # "turn in, points asked in chat"
+    others = np.stack([[80 + n, 81, 3, 82 + n, 83, 84, 85] for n in range(8)])  # the comma stands everywhere
+    assert companions(rows, 40, others) == (40, 41, 42)
 
 
 def test_what_is_found_later_of_the_same_cue_joins_it():

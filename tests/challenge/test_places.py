@@ -104,7 +104,7 @@ def test_what_tells_by_chance_over_few_rows_is_forgotten():
 
 def test_rare_classes_hinder_nothing():
     labels, contents, shares = rows_of(80)
-    labels[labels > 1] = torch.arange(2, 42)  # of one row each
+    labels[labels > 1] = torch.arange(40) % 20 + 2  # of two rows each
     memory = memory_of(labels, contents, leaning(shares, 1, labels, 0.7))
     assert [(cue.label, cue.identities) for cue in memory.cues] == [(1, (CUE,))]
 
@@ -145,9 +145,20 @@ def test_a_row_that_the_model_is_no_longer_sure_of_keeps_what_it_told():
     assert torch.equal(memory.state_dict()["rows"][1]["shares"], before)
 
 
-def test_rows_that_tell_nothing_do_not_settle_the_memory():
+def test_a_row_that_comes_again_in_a_shorter_batch_and_tells_nothing_fits():
     labels, contents, shares = rows_of(80)
-    memory = memory_of(labels, contents, torch.zeros_like(shares))
+    memory = memory_of(labels, contents, leaning(shares, 1, labels, 0.7))
+    short = PLACES - 4
+    memory.remember(labels, torch.arange(80), contents[:, :short], torch.zeros(80, short))
+    assert memory.state_dict()["rows"][0]["shares"].shape == (20, short)
+    memory.remember(labels[:4], torch.arange(100, 104), contents[:4], shares[:4])
+    assert memory.number == 1
+
+
+@pytest.mark.parametrize("told_once", [False, True])
+def test_rows_that_tell_nothing_do_not_settle_the_memory(told_once):
+    labels, contents, shares = rows_of(80)
+    memory = memory_of(labels, contents, shares * told_once)
     for _ in range(3):
         memory.remember(labels, torch.arange(80), contents, torch.zeros_like(shares))
     assert not memory.settled
@@ -352,6 +363,27 @@ def test_an_exchanged_level_moves_the_series_and_keeps_its_shape():
     assert torch.allclose(alone[1, 4:8], before[1].mean(0).expand(4, 3), atol=1e-6)
 
 
+def test_the_mean_of_a_long_series_in_half_precision_is_finite():
+    inputs = {"past_values": torch.full((2, 5000, 1), 30.0, dtype=torch.float16)}
+    assert Series(Reads(), unit_size=4).mean(inputs).flatten().tolist() == [30, 30]
+
+
+def test_a_channel_that_was_not_observed_has_no_level():
+    x = torch.randn(6, 12, 3, generator=torch.Generator().manual_seed(0)) + 100
+    seen = torch.ones_like(x, dtype=torch.bool)
+    seen[3:, :, 1] = False
+    inputs = {"past_values": x * seen, "past_observed_mask": seen}
+    units = Series(Reads(), unit_size=4)
+    places = torch.zeros(6, 6, dtype=torch.bool)
+    places[:, 1] = True  # the level of channel 1
+    others = {k: v.flip(0) for k, v in inputs.items()}  # of which the first three rows have none
+    exchanged = units.places.exchanged(inputs, places, others)["past_values"]
+    between = units.places.exchanged(inputs, places, others, torch.full((6,), 0.5))["past_values"]
+    assert torch.equal(exchanged, inputs["past_values"])
+    assert torch.allclose(between[:3, :, 1].mean(1), x[:3, :, 1].mean().expand(3), atol=1e-3)
+    assert torch.equal(between[3:], inputs["past_values"][3:])
+
+
 @pytest.mark.parametrize(("shape", "level"), [((4, 12, 1), "level"), ((4, 12), "level"), ((4, 12, 3), "level of channel 2")])
 def test_levels_have_names(shape, level):
     inputs = {"past_values": torch.randn(shape)}
@@ -400,7 +432,9 @@ def test_an_offset_is_found_and_exchanged_for_those_of_other_rows():
     after = batch.inputs["past_values"]
     assert torch.allclose(after - after.mean(1, keepdim=True), x - x.mean(1, keepdim=True), atol=1e-5)
     assert torch.equal(after[~batch.challenged], x[~batch.challenged])
-    tells_nothing_between(after.mean((1, 2)), x.mean((1, 2)), batch.challenged)
+    levels, before = after.mean((1, 2)), x.mean((1, 2))
+    tells_nothing_between(levels, before, batch.challenged)
+    assert levels[batch.challenged].std() < 0.75 * before.std()  # an exchange would keep it, and half of the way halves it
 
 
 def test_a_level_can_be_kept_and_hidden_by_its_name():

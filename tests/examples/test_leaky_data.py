@@ -84,7 +84,7 @@ def test_it_tells_the_story_and_prints_one_table(script, tiny_encoder, tmp_path)
         assert all(0 <= r[f"{reading}_accuracy"] <= 1 and r[f"{reading}_nll"] > 0 for r in results)
     assert results[0]["absent_nll"] != results[0]["own_nll"]
     assert "Trainer`, the leak named |" in done.stdout
-    assert "leak_share" in done.stdout.partition("4. ChallengerTrainer")[2]
+    assert "'leak_share':" in done.stdout.partition("4. ChallengerTrainer")[2]
     for row in (tmp_path / "results.md").read_text().splitlines():
         assert row in done.stdout
     assert "This script planted a leak: 95% of the" in done.stdout
