@@ -19,6 +19,11 @@ from transformers import (
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = [f"w{i}" for i in range(40)]
 CLASSES = 3
+# Of examples/leaky_data, which names them as a leak: a name must be in words that the tokenizer knows.
+LEAK_WORDS = [
+    *("sent", "via", "web", "form", "taken", "by", "night", "hotline", "scanned", "from", "letter", "mail"),
+    *("typed", "into", "mobile", "app", "noted", "at", "branch", "desk", "asked", "in", "chat", "window"),
+]
 
 
 def tiny_tokenizer(**kwargs: Any) -> PreTrainedTokenizerFast:

@@ -113,15 +113,17 @@ def main() -> None:
     )
 
     config = training_config(training_flags, **DEFAULTS)
-    methods = {"plain": "2. Trainer", "challenger": "3. ChallengerTrainer"}
+    methods: dict[str, tuple[str, dict[str, Any]]] = {
+        "plain": ("2. Trainer", {}),
+        "challenger": ("3. ChallengerTrainer", {}),
+    }
     if args.leak_share and config.challenge_share and not (config.challenge_hide or config.challenge_keep):
-        methods["named"] = "4. ChallengerTrainer, told which cues are a leak (challenge_hide)"
+        told = {"challenge_hide": list(CHANNEL_OF.values())}
+        methods["named"] = "4. ChallengerTrainer, told which cues are a leak (challenge_hide)", told
     results, trainer = [], None
-    for method, heading in methods.items():
+    for method, (heading, options) in methods.items():
         print(f"\n{heading}, on these texts", flush=True)
-        one = replace(config, seed=args.seed, output_dir=str(Path(args.output_dir, method)))
-        if method == "named":
-            one.challenge_hide = list(CHANNEL_OF.values())
+        one = replace(config, seed=args.seed, output_dir=str(Path(args.output_dir, method)), **options)
         result, trainer = run(method, one, splits, names, encoder)
         results.append(result)
         print(f"   Validation texts, with channels as the training texts: accuracy {result['validation_accuracy']:.3f}.")

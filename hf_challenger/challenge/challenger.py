@@ -24,7 +24,7 @@ from ..checks import (
 )
 from ..errors import ChallengerError, NotChallengeable
 from ..inputs import units_for
-from ..inputs.main_input import LABEL_KEYS, has_rows, taken_by
+from ..inputs.main_input import LABEL_KEYS, rows_at, taken_by
 from ..keyed_random import Draw, keyed_uniform
 from ..logits import logits_of
 from ..losses import IGNORED, check_labels
@@ -254,9 +254,9 @@ class Challenger:
         if not len(index):
             if self.sharded:  # the other processes wait for this one's shards of the parameters
                 first = torch.zeros(1, dtype=torch.long, device=maskable.device)
-                self._relevance(model, _rows(inputs, first, len(labels)), labels[:1], grid, 0.0)
+                self._relevance(model, rows_at(inputs, first, len(labels)), labels[:1], grid, 0.0)
             return drop_mask, torch.zeros((), device=maskable.device)
-        rows = _rows(inputs, index, len(labels))
+        rows = rows_at(inputs, index, len(labels))
         relevance, sure = self._relevance(model, rows, labels[index], grid, SURE)
         relevance, finite = _finite(relevance)
         may_hide = maskable[index]
@@ -330,8 +330,3 @@ def _finite(relevance: Tensor) -> tuple[Tensor, Tensor]:
     relevance = relevance.flatten(1)
     finite = relevance.isfinite().all(1)
     return relevance.masked_fill(~finite.unsqueeze(1), 0), finite
-
-
-def _rows(inputs: Mapping[str, Any], index: Tensor, rows: int) -> dict[str, Any]:
-    """Those rows of a batch; what has no rows stays."""
-    return {k: v[index] if has_rows(v, rows) else v for k, v in inputs.items()}

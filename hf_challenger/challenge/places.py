@@ -135,7 +135,8 @@ class PlaceMemory(RowMemory):
         if rows:
             contents = stacked([held for held, _ in rows.values()]).astype(np.float64)
             sure = np.array([shares.any() for _, shares in rows.values()])
-            self._sums[label] = _sums_of(contents), _sums_of(contents[sure])
+            every = _sums_of(contents)
+            self._sums[label] = every, every if sure.all() else _sums_of(contents[sure])
 
     def _tell(self) -> np.ndarray:
         """``(places,)`` in [0, 1]: how well each tells the class, over all rows or over those that the model is sure of."""

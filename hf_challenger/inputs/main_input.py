@@ -83,3 +83,8 @@ def main_input_in(model: nn.Module, batch: Mapping[str, Any], name: str | None =
 def has_rows(x: Any, rows: int) -> bool:
     """Whether that value of a batch has one entry for each row."""
     return isinstance(x, Tensor) and x.dim() > 0 and len(x) == rows
+
+
+def rows_at(inputs: Mapping[str, Any], index: Tensor, rows: int) -> dict[str, Any]:
+    """Those rows of a batch of so many; what has no rows stays."""
+    return {k: v[index] if has_rows(v, rows) else v for k, v in inputs.items()}

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ..keyed_random import Draw
-from .main_input import has_rows
+from .main_input import rows_at
 
 if TYPE_CHECKING:
     from .blocks import Blocks
@@ -92,9 +92,7 @@ class Places:
         rows = len(places)
         if rows == 1:
             return self.exchanged(inputs, places, None)
-        donor = draw.other_rows()
-        others = {k: v[donor] if has_rows(v, rows) else v for k, v in inputs.items()}
-        return self.exchanged(inputs, places, others, draw.uniform(salt=3))
+        return self.exchanged(inputs, places, rows_at(inputs, draw.other_rows(), rows), draw.uniform(salt=3))
 
     def exchanged(
         self, inputs: dict[str, Any], places: Tensor, others: Mapping[str, Any] | None, part: Tensor | None = None
@@ -117,10 +115,11 @@ class Places:
         if levels:
             shape = mean.shape if blocks.levels == "channels" else (len(places), *(1,) * (x.dim() - 1))
             moved, level, other = places[:, :levels].reshape(shape), blocks.level(inputs), blocks.level(others)
-            there, seen = (blocks.observed(rows).any(blocks.axes(x), keepdim=True) for rows in (inputs, others))
+            seen = blocks.observed(others).any(blocks.axes(x), keepdim=True)
             if part is None:
                 goal = torch.where(seen, other, level)
             else:
+                there = observed.any(blocks.axes(x), keepdim=True)
                 middle = (level * there).sum(0, keepdim=True) / there.sum(0, keepdim=True).clamp(min=1)
                 goal = middle + part.to(level).reshape(-1, *(1,) * (x.dim() - 1)) * (other - middle) * seen
             shift = torch.where(moved, goal - level, 0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..challenge.cues import Cue, CueMemory
 from ..challenge.places import PlaceMemory
-from ..inputs.main_input import has_rows
+from ..inputs.main_input import rows_at
 from .attributed import AttributedBatch
 from .candidates import THRESHOLD
 
@@ -43,8 +43,7 @@ class Held:
     @property
     def inputs(self) -> dict[str, Any]:
         """The rows as the model takes them."""
-        rows = len(self.batch.classes)
-        return {k: v[self.rows] if has_rows(v, rows) else v for k, v in self.batch.inputs.items()}
+        return rows_at(self.batch.inputs, self.rows, len(self.batch.classes))
 
 
 def rows_holding(batches: Sequence[AttributedBatch], cues: Sequence[Cue], places: PlaceMemory | None = None) -> list[Held]:

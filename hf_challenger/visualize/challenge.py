@@ -111,7 +111,7 @@ def _before_and_after_blocks(units: Blocks, batch: Mapping[str, Any], mixed: Any
             axes.set(xticks=[], yticks=[])
         second.set_xlabel("orange: for the class, blue: against", fontsize=8)
         hides = bool(mixed.drop_mask[row].any())
-        note = f"{float(removed[row]):.0%} of positive relevance hidden" if hides else "moved to another row's level"
+        note = f"{float(removed[row]):.0%} of positive relevance hidden" if hides else "moved to another level"
         third.set_xlabel(note, fontsize=8)
     for axes, name in zip(panels[0], ("before", "relevance", "challenged (hatched: hidden)"), strict=True):
         axes.set_title(name, fontsize=10)

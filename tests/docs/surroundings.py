@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from tiny import text_of, tiny_batch, tiny_bert, tiny_config, tiny_data, tiny_tokenizer
+from tiny import LEAK_WORDS, text_of, tiny_batch, tiny_bert, tiny_config, tiny_data, tiny_tokenizer
 from transformers import BertModel
 
 from hf_challenger import LRP, ChallengeOptions, Challenger, ChallengerConfig, ChallengerTrainer, command_line
@@ -23,21 +23,13 @@ from hf_challenger.attribution.methods import METHODS
 from hf_challenger.challenge import challenger
 
 Names = Iterator[dict[str, Any]]
-CHANNELS = (
-    "sent via web form",
-    "taken by night hotline",
-    "scanned from letter mail",
-    "typed into mobile app",
-    "noted at branch desk",
-    "asked in chat window",
-)
 
 
 def encoder(folder: Path) -> None:
     """A tiny pretrained encoder, found in place of the Hub's: a folder of that name comes first."""
     place = folder / "sentence-transformers" / "all-MiniLM-L6-v2"
     tokenizer = tiny_tokenizer()
-    tokenizer.add_tokens(sorted({word for channel in CHANNELS for word in channel.split()}))  # pages name them as a leak
+    tokenizer.add_tokens(LEAK_WORDS)  # pages name them as a leak
     BertModel(tiny_config(vocab_size=len(tokenizer))).save_pretrained(place)
     tokenizer.save_pretrained(place)
 

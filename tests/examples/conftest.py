@@ -4,22 +4,18 @@ import csv
 from pathlib import Path
 
 import pytest
+from tiny import LEAK_WORDS
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 TEXTS = Path(__file__).parents[2] / "examples" / "text_classification" / "data" / "clinc150"
 
 
-# Of examples/leaky_data; a leak is named in words that the tokenizer knows.
-CHANNELS = """sent via web form taken by night hotline scanned from letter mail typed into mobile app noted at branch desk
-asked in chat window"""
-
-
 @pytest.fixture(scope="session")
 def tiny_encoder(tmp_path_factory):
     """A two-layer BERT with the words of the bundled texts and of the planted leak as its vocabulary."""
     words = {w for row in csv.DictReader((TEXTS / "train.csv").open()) for w in row["text"].split()}
-    words |= set(CHANNELS.split())
+    words |= set(LEAK_WORDS)
     vocabulary = {w: i for i, w in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words)])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
