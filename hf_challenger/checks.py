@@ -97,12 +97,13 @@ def refuse_several_classes(labels: Tensor, model: nn.Module) -> None:
         )
 
 
-def refuse_unsupported(model: nn.Module, gpus_of_this_process: int = 1) -> None:
+def refuse_unsupported(model: nn.Module, gpus_of_this_process: int = 1, relevance: bool = True) -> None:
     """Raise :class:`NotChallengeable` for ways of training that the challenge cannot, or was never seen to, go with.
 
     Args:
         model: with its wrappers, as the training loop calls it.
         gpus_of_this_process: more than one means torch.nn.DataParallel.
+        relevance: whether any is computed.
     """
     if gpus_of_this_process > 1:
         raise NotChallengeable(
@@ -110,6 +111,8 @@ def refuse_unsupported(model: nn.Module, gpus_of_this_process: int = 1) -> None:
             f" support. Start one process per GPU (torchrun --nproc_per_node {gpus_of_this_process} script.py), or show this"
             " one a single GPU (CUDA_VISIBLE_DEVICES=0)."
         )
+    if not relevance:
+        return
     if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
         raise NotChallengeable(
             "The model is wrapped by FSDP1 (FullyShardedDataParallel), inside which relevance cannot be computed. Use FSDP2"

@@ -29,7 +29,7 @@ CHOICES: dict[str, tuple[tuple[str, ...], str, str]] = {
     "challenge_attribution": ((), "attribution/methods.py", "METHODS"),
     "challenge_composite": ((), "attribution/composites.py", "COMPOSITES"),
     "challenge_perturbation": (("auto",), "challenge/perturbation/__init__.py", "PERTURBATIONS"),
-    "challenge_selection": (("cues",), "challenge/selection.py", "SELECTIONS"),
+    "challenge_selection": (("cues", "named"), "challenge/selection.py", "SELECTIONS"),
     "challenge_units": (("auto",), "inputs/__init__.py", "ADAPTERS"),
 }
 

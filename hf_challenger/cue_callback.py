@@ -16,6 +16,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from .challenge.cues import Cue, as_rows
+from .challenge.selection import CUES
 from .errors import ChallengerWarning
 
 MEMORY_FILE, CUES_FILE = "cue_memory.pt", "cues.json"
@@ -63,19 +64,22 @@ class CueCallback(TrainerCallback):
                 ChallengerWarning,
                 stacklevel=2,
             )
-        if challenger is None or challenger.options.challenge_selection != "cues":
+        if challenger is None:
+            return
+        first = state.is_world_process_zero
+        for name in challenger.leaks.names if first and not self.trainer._counter.total.leaked else ():
+            logger.warning("challenge_hide names %r, but no training row holds any of the names.", name)
+        if challenger.options.challenge_selection != CUES:
             return
         if self.trainer.accelerator.num_processes > 1:
             challenger.memory.reduce_counts(lambda counts: self.trainer.accelerator.reduce(counts, "sum"))
-        if state.is_world_process_zero and not self.trainer._trains_as_trainer:
+        if first and not self.trainer._trains_as_trainer:
             from .report.card_text import cues_table
             from .report.text_log import log_text
 
             found = challenger.cues
             print(said(found), flush=True)
             log_text(self.trainer, "cues", cues_table(found) or said(found))
-            for name in challenger.leaks.names if not self.trainer._counter.total.leaked else ():
-                logger.warning("challenge_hide names %r, but no training row holds any of the names.", name)
 
     def _never_asked(self, args: Any, state: Any) -> bool:
         asked = self.trainer._computed_losses or getattr(args, "challenge_share", None) == 0

@@ -19,6 +19,7 @@ from yaml import YAMLError
 
 from .calibration import BINS
 from .challenge import ChallengeOptions, Cue
+from .challenge.selection import CUES
 from .counts import Counts
 from .errors import ChallengerError
 from .inputs import BY_INPUT
@@ -110,7 +111,7 @@ class Card:
             template_path=str(TEMPLATE),
             title=self.summary.model_name,
             origin=self._origin(),
-            by_cues=self.options.challenge_selection == "cues",
+            by_cues=self.options.challenge_selection == CUES,
             hides=not self.why_not,
             has_hidden=self.counts.challenged + self.counts.leaked > 0,
             loading=self.loading,

@@ -17,6 +17,7 @@ from transformers.integrations.integration_utils import TensorBoardCallback, Tra
 
 from .calibration.evaluation import CalibrationMetrics
 from .challenge import ChallengeOptions, Challenger
+from .challenge.selection import CUES, NAMED
 from .checks import is_sharded
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning
 
@@ -91,9 +92,11 @@ class PictureCallback(TrainerCallback):
         trainer = self.trainer
         model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
         options, known = ChallengeOptions.of(trainer.args), trainer._challenger
-        by_cues = options.challenge_selection == "cues"
+        by_cues = options.challenge_selection == CUES
         if not self.rows or not options.challenge_share or not hasattr(trainer.train_dataset, "__getitem__"):
             return None
+        if options.challenge_selection == NAMED:
+            return None  # relevance has no part in it
         if by_cues and (known is None or not known.memory.number):
             return None  # nothing is hidden so far
         if is_sharded(model):  # relevance would need all processes

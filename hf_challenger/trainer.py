@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .calibration import CalibrationCallback
 from .challenge import ChallengeOptions, Challenger, Cue
+from .challenge.selection import CUES, NAMED
 from .checks import (
     bad_loss,
     check_arguments,
@@ -193,7 +194,7 @@ class ChallengerTrainer(ScoredTrainer):
         bare = self.accelerator.unwrap_model(model, keep_torch_compile=False)
         self._challenged_model = model
         if known is None or known.model is not bare or known.options != options:
-            refuse_unsupported(model, self.args.n_gpu)
+            refuse_unsupported(model, self.args.n_gpu, relevance=options.challenge_selection != NAMED)
             memory = None
             if known is not None and known.options.challenge_threshold == options.challenge_threshold:
                 memory = known.memory
@@ -285,7 +286,7 @@ class ChallengerTrainer(ScoredTrainer):
         logs = {"challenged_share": found.challenged / found.rows}
         if known is not None and known.leaks:
             logs["leak_share"] = found.leaked / found.rows
-        if known is not None and known.options.challenge_selection == "cues":
+        if known is not None and known.options.challenge_selection == CUES:
             logs["cues_found"] = known.memory.number
         if found.not_finite:
             logs["rows_with_bad_relevance"] = found.not_finite
@@ -304,6 +305,6 @@ class ChallengerTrainer(ScoredTrainer):
         """As ``Trainer.save_model``, and ``cues.json`` beside the model."""
         super().save_model(output_dir, _internal_call)
         known = self._challenger
-        by_cues = known is not None and known.options.challenge_selection == "cues" and not self._trains_as_trainer
+        by_cues = known is not None and known.options.challenge_selection == CUES and not self._trains_as_trainer
         if self.args.should_save and by_cues:
             write_cues(self.cues, output_dir or self.args.output_dir)

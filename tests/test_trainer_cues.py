@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import Trainer
 
 from hf_challenger import ChallengerConfig, ChallengerError, ChallengerTrainer, NoEffectWarning
-from hf_challenger.challenge import Cue
+from hf_challenger.challenge import Challenger, Cue
 from hf_challenger.challenge.cues import FOLLOWING
 
 Make = Callable[..., Any]
@@ -217,7 +217,7 @@ class Seen:
     def look(self, model: Any, args: Any, inputs: dict[str, Tensor]) -> None:
         if model.training:
             for ids, mask, label in zip(inputs["input_ids"], inputs["attention_mask"], inputs["labels"], strict=True):
-                self.rows.append((int(label), ids[mask.bool()].tolist()))
+                self.rows.append((label.tolist(), ids[mask.bool()].tolist()))
 
 
 def ids_of(words: tuple[str, ...]) -> list[int]:
@@ -255,6 +255,48 @@ def test_several_leaks_are_exchanged_whatever_the_class(tmp_path: Path) -> None:
     assert not {cue.text for cue in run.cues} & set(LEAKS)
 
 
+def test_named_leaks_alone_are_taken_out_without_relevance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("relevance was computed")
+
+    monkeypatch.setattr(Challenger, "_relevance", refuse)
+    run = leaky_trainer(
+        tmp_path, challenge_selection="named", challenge_hide=[LEAKS[0]], num_train_epochs=4,
+        challenge_threshold=None, challenge_share=0.75,
+    )  # fmt: skip
+    seen, (leak, other) = Seen(run.model), ids_of(LEAKS)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run.train()
+    assert not any(leak in ids for _, ids in seen.rows)
+    assert any(other in ids for _, ids in seen.rows)
+    (shares,) = {log["challenged_share"] for log in run.state.log_history if "challenged_share" in log}
+    assert shares == 0
+    assert any(log.get("leak_share", 0) > 0.3 for log in run.state.log_history)
+    assert run.cues == []
+    run.save_model()
+    assert not (tmp_path / "cues.json").exists()
+    run.create_model_card()
+    card = (tmp_path / "README.md").read_text()
+    assert f"No cue was looked for. Named as a leak: `{LEAKS[0]}`" in card
+    assert "LRP" not in card
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_named_leaks_are_taken_out_whatever_the_task(tmp_path: Path, problem: str) -> None:
+    labels = {"multi_label_classification": [1.0, 0.0], "regression": 0.5}[problem]
+    data = leaky_data(seed=11).map(lambda row: {"target": labels}).remove_columns("labels").rename_column("target", "labels")
+    model = tiny_bert(num_labels=1 if problem == "regression" else 2, problem_type=problem)
+    run = leaky_trainer(
+        tmp_path, data=data, model=model, challenge_selection="named", challenge_hide=[LEAKS[0]], num_train_epochs=1
+    )
+    seen, (leak, other) = Seen(run.model), ids_of(LEAKS)
+    with pytest.warns(NoEffectWarning, match="challenge_threshold has no effect"):
+        run.train()
+    assert not any(leak in ids for _, ids in seen.rows)
+    assert any(other in ids for _, ids in seen.rows)
+
+
 @pytest.mark.parametrize("option", ["challenge_keep", "challenge_hide"])
 def test_an_unknown_word_is_named(tmp_path: Path, option: str) -> None:
     run = leaky_trainer(tmp_path, **{option: ["w38", "nonsense"]})
@@ -262,12 +304,14 @@ def test_an_unknown_word_is_named(tmp_path: Path, option: str) -> None:
         run.train()
 
 
-def test_a_leak_that_no_row_holds_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("selection", ["cues", "named", "random"])
+def test_a_leak_that_no_row_holds_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture, selection: str) -> None:
     from transformers.utils import logging
 
     logging.enable_propagation()
     try:
-        leaky_trainer(tmp_path, challenge_hide=["w39"], data=leaky_data(held=0), num_train_epochs=1).train()
+        options = {**DEFAULTS, "challenge_selection": selection, "challenge_hide": ["w39"], "num_train_epochs": 1}
+        leaky_trainer(tmp_path, data=leaky_data(held=0), **options).train()
     finally:
         logging.disable_propagation()
     assert "challenge_hide names 'w39', but no training row holds" in caplog.text
@@ -305,6 +349,11 @@ DEFAULTS = {"challenge_threshold": None, "challenge_share": 0.75}
         ({"challenge_rate": 0.5}, "challenge_rate has no effect: it is for row-level selections"),
         ({"challenge_selection": "top", "challenge_keep": ["w1"]}, "challenge_keep has no effect: it is for challenge_sel"),
         ({"challenge_selection": "top", "challenge_threshold": 0.5}, "challenge_threshold has no effect"),
+        ({"challenge_selection": "named"}, "challenge_selection has no effect: it hides what challenge_hide names"),
+        (
+            {"challenge_selection": "named", "challenge_hide": ["w38"], "challenge_share": 0.5},
+            "challenge_share has no effect: challenge_selection='named' takes a leak out of every row",
+        ),
         (
             {"challenge_selection": "random", "challenge_attribution": "saliency"},
             "challenge_attribution has no effect: challenge_selection='random' reads no relevance",
@@ -326,7 +375,7 @@ def test_an_option_without_effect_is_told_once(tmp_path: Path, options: dict[str
 
 def test_options_of_a_run_without_a_challenge_have_no_effect(tmp_path: Path) -> None:
     run = leaky_trainer(tmp_path, max_steps=2, **{**DEFAULTS, "challenge_share": 0.0, "challenge_hide": ["w38"]})
-    with pytest.warns(NoEffectWarning, match="challenge_hide has no effect: challenge_share=0 is plain Trainer"):
+    with pytest.warns(NoEffectWarning, match="challenge_hide has no effect: .*Trainer; challenge_selection='named'"):
         run.train()
 
 

@@ -36,7 +36,7 @@ from .named_cues import NamedCues
 from .options import ChallengeOptions
 from .perturbation import perturbation_for
 from .places import PlaceMemory
-from .selection import SELECTIONS, WITHOUT_RELEVANCE, choose_rows
+from .selection import CUES, NAMED, SELECTIONS, WITHOUT_RELEVANCE, choose_rows
 
 # Streams of random numbers: which rows are challenged, which of their units are hidden, what is put there, which steps are
 # attributed, and what a known leak is exchanged for.
@@ -140,7 +140,7 @@ class Challenger:
     def challenge(
         self, inputs: Mapping[str, Any], labels: Tensor, step: int, first_row: int = 0, model: nn.Module | None = None
     ) -> ChallengedBatch:
-        """Hide the cues of a batch, or with a row-level selection the units that it chooses, in a share of the rows.
+        """Take what ``challenge_hide`` names out of all rows; hide cues, or what a row-level selection chooses, in some.
 
         Args:
             inputs: the batch as the model takes it.
@@ -169,20 +169,21 @@ class Challenger:
         may_hide = units.maskable(inputs)
         maskable, grid = may_hide.flatten(1), may_hide.shape[1:]
         offset, draw = keyed_uniform(self.seed, ROWS, step), Draw(self.seed, FILL, step, positions)
-        if self.options.challenge_selection == "cues":
+        if self.options.challenge_selection == NAMED:
+            drop_mask, not_finite = torch.zeros_like(maskable), torch.zeros((), device=device)
+        elif self.options.challenge_selection == CUES:
             chosen = choose_rows(positions, self.options.challenge_share, offset)
             drop_mask, not_finite = self._cue_mask(model, inputs, labels, step, maskable, chosen)
-            challenged = drop_mask.any(1)
             if self.memory.number and len(labels):
                 inputs = self._without(inputs, drop_mask, grid, draw)
-            drop_mask = drop_mask[:, drop_mask.shape[1] - maskable.shape[1] :]
         else:
             # On the CPU, so that the number of chosen rows is known without waiting for the device.
             chosen = choose_rows(torch.arange(first_row, first_row + len(labels)), self.options.challenge_share, offset)
             drop_mask, not_finite = self._row_mask(model, inputs, labels, step, maskable, grid, positions, chosen)
-            challenged = drop_mask.any(1)
             if len(labels):
                 inputs = self.perturb(dict(inputs), drop_mask.unflatten(1, grid), units, draw)
+        challenged = drop_mask.any(1)
+        drop_mask = drop_mask[:, drop_mask.shape[1] - maskable.shape[1] :]  # places have levels before the units
         self.checks.send()
         return ChallengedBatch(dict(inputs), challenged, drop_mask, not_finite, leaked)
 
@@ -278,7 +279,7 @@ class Challenger:
         inputs = taken_by(self.model, {k: v for k, v in inputs.items() if k not in LABEL_KEYS})
         check_inputs(inputs, self.model, self.checks.expect)
         check_classes(labels, self.model, self.checks.expect)
-        if self.options.challenge_selection == "cues":
+        if self.options.challenge_selection == CUES:
             refuse_several_classes(labels, self.model)
         return inputs if on_host(inputs[self.units.key]) else harmless_ids(inputs, self.model)
 

@@ -12,7 +12,7 @@ from ..errors import ChallengerError, check_choice
 from ..inputs import ADAPTERS
 from .named_cues import check_names
 from .perturbation import PERTURBATIONS
-from .selection import SELECTIONS, WITHOUT_RELEVANCE
+from .selection import CUES, NAMED, SELECTIONS, WITHOUT_RELEVANCE
 
 THRESHOLD = 0.5  # of cues, where neither the user nor the adapter says
 RATE = 0.25  # of a row's units, where neither the user nor the adapter says
@@ -37,12 +37,13 @@ class ChallengeOptions:
         },
     )
     challenge_selection: str = field(
-        default="cues",
+        default=CUES,
         metadata={
             "help": _choices(
-                "What is hidden. 'cues': what holds a class's relevance over many rows. Row by row: 'sample' draws units in"
-                " proportion to positive relevance, 'top' takes the most relevant, 'random' any.",
-                ("cues", *SELECTIONS),
+                "What is hidden. 'cues': what holds a class's relevance over many rows. 'named': only what challenge_hide names, at"
+                " no cost. Row by row: 'sample' draws units in proportion to positive relevance, 'top' takes the most relevant,"
+                " 'random' any.",
+                (CUES, NAMED, *SELECTIONS),
             )
         },
     )
@@ -122,7 +123,7 @@ class ChallengeOptions:
         if not isinstance(self.challenge_composite, Composite):
             check_choice("challenge_composite", self.challenge_composite, COMPOSITES)
         check_choice("challenge_attribution", self.challenge_attribution, METHODS)
-        check_choice("challenge_selection", self.challenge_selection, ("cues", *SELECTIONS))
+        check_choice("challenge_selection", self.challenge_selection, (CUES, NAMED, *SELECTIONS))
         check_choice("challenge_perturbation", self.challenge_perturbation, ("auto", *PERTURBATIONS))
         check_choice("challenge_units", self.challenge_units, ("auto", *ADAPTERS))
         check_names("challenge_keep", self.challenge_keep)
@@ -145,13 +146,18 @@ class ChallengeOptions:
             found.extend(f"{name} has no effect: {why}." for name in sorted(names & changed))
 
         if self.challenge_share == 0:
-            idle({f.name for f in fields(self)} - {"challenge_share"}, "challenge_share=0 is plain Trainer")
+            idle({f.name for f in fields(self)} - {"challenge_share", "challenge_hide"}, "challenge_share=0 is plain Trainer")
+            idle({"challenge_hide"}, "challenge_share=0 is plain Trainer; challenge_selection='named' hides leaks and nothing else")
             return found
-        if self.challenge_selection == "cues":
-            idle({"challenge_rate"}, "it is for row-level selections, and challenge_selection='cues'")
-        else:
+        if self.challenge_selection in (CUES, NAMED):
+            idle({"challenge_rate"}, f"it is for row-level selections, and challenge_selection={self.challenge_selection!r}")
+        if self.challenge_selection != CUES:
             which = f"it is for challenge_selection='cues', not {self.challenge_selection!r}"
             idle({"challenge_threshold", "challenge_keep"}, which)
+        if self.challenge_selection == NAMED:
+            idle({"challenge_share"}, "challenge_selection='named' takes a leak out of every row")
+            if not self.challenge_hide:
+                idle({"challenge_selection"}, "it hides what challenge_hide names, and nothing is named")
         if self.challenge_selection in WITHOUT_RELEVANCE:
             names = {"challenge_composite"} | ({"challenge_attribution"} if self.challenge_attribution != "none" else set())
             idle(names, f"challenge_selection={self.challenge_selection!r} reads no relevance")

@@ -81,5 +81,8 @@ def random(relevance: Tensor, maskable: Tensor, rate: float, noise: Tensor) -> T
 # Put a function of your own into it to try another selection: challenge_selection takes its name.
 SELECTIONS: dict[str, Selection] = {"sample": sample, "top": top, "random": random}
 
+# The selections that are not row-level: cues that the memory knows, or only what challenge_hide names.
+CUES, NAMED = "cues", "named"
+
 # Those that read no relevance, so that none is computed for them.
-WITHOUT_RELEVANCE = ("random",)
+WITHOUT_RELEVANCE = ("random", NAMED)

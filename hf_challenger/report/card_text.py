@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..challenge import ChallengeOptions, Challenger, Cue
-from ..challenge.selection import WITHOUT_RELEVANCE
+from ..challenge.selection import CUES, NAMED, WITHOUT_RELEVANCE
 from ..counts import Counts
 from .cue_results import CueReport, percent, share
 
@@ -47,10 +47,10 @@ def effective(options: ChallengeOptions, challenger: Challenger) -> ChallengeOpt
 
 def acted(options: ChallengeOptions) -> list[str]:
     """Names of the options that changed something, beside the others."""
-    names = ["challenge_share", "challenge_selection"]
-    if options.challenge_selection == "cues":
+    names = [*(["challenge_share"] if options.challenge_selection != NAMED else []), "challenge_selection"]
+    if options.challenge_selection == CUES:
         names += ["challenge_threshold", *(["challenge_keep"] if options.challenge_keep else [])]
-    else:
+    elif options.challenge_selection != NAMED:
         names.append("challenge_rate")
     names += ["challenge_hide"] if options.challenge_hide else []
     if options.challenge_selection not in WITHOUT_RELEVANCE:
@@ -74,7 +74,9 @@ def what_was_hidden(options: ChallengeOptions, kind: str, counts: Counts, cues: 
     who = who or f"`{o.challenge_attribution}`"
     hidden = HIDDEN.get(o.challenge_perturbation, f"hidden by `{o.challenge_perturbation}`")
     said = [f"Counts are of {counts.rows} training rows, each counted once an epoch."]
-    if o.challenge_selection != "cues":
+    if o.challenge_selection == NAMED:
+        said.append("No cue was looked for.")
+    elif o.challenge_selection != CUES:
         drawn = DRAWN.get(o.challenge_selection, f"chosen by `{o.challenge_selection}`")
         by = "" if o.challenge_selection in WITHOUT_RELEVANCE else f" by {who}"
         said.append(
@@ -91,7 +93,7 @@ def what_was_hidden(options: ChallengeOptions, kind: str, counts: Counts, cues: 
         else:
             plain = "" if counts.leaked else ", so that training was plain `Trainer`'s"
             said.append(f"No cue was found{plain}.")
-    if o.challenge_keep and o.challenge_selection == "cues":
+    if o.challenge_keep and o.challenge_selection == CUES:
         said.append(f"Left alone, as legitimate: {_quoted(o.challenge_keep)}.")
     if o.challenge_hide:
         said.append(_leaks(o, kind, counts, hidden))

@@ -214,7 +214,7 @@ def test_the_memory_is_fed_by_a_third_of_the_steps_and_by_a_twelfth_once_it_is_s
         ({"challenge_threshold": float("nan")}, "challenge_threshold=nan"),
         ({"challenge_attribution": "lpr"}, "'lrp'"),
         ({"challenge_composite": "alpha"}, "'attnlrp'.*'cp_lrp'"),
-        ({"challenge_selection": "best"}, "'cues', 'sample', 'top', 'random'"),
+        ({"challenge_selection": "best"}, "'cues', 'named', 'sample', 'top', 'random'"),
         ({"challenge_perturbation": "blank"}, "'auto', 'attention', 'mask'"),
     ],
 )
