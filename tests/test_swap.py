@@ -216,7 +216,9 @@ def test_with_an_option_that_was_set_it_is_refused_with_the_way_out(name: str, c
 
 
 def test_a_named_leak_is_taken_out_where_no_relevance_comes(config: Make) -> None:
-    run, said = trained(ChallengerTrainer, "quantized", config(**{**DEFAULTS, "challenge_selection": "named", "challenge_hide": ["w1"]}))
+    run, said = trained(
+        ChallengerTrainer, "quantized", config(**{**DEFAULTS, "challenge_selection": "named", "challenge_hide": ["w1"]})
+    )
     assert said == []
     assert any(log.get("leak_share", 0) > 0 for log in run.state.log_history)
 

@@ -268,7 +268,7 @@ def test_token_outside_the_vocabulary(trainer: Make) -> None:
     [
         ("challenge_attribution", "lpr", "is unknown. Choose one of: 'lrp'"),
         ("challenge_composite", "x", "is unknown. Choose one of: 'attnlrp'"),
-        ("challenge_selection", "x", "is unknown. Choose one of: 'cues', 'sample'"),
+        ("challenge_selection", "x", "is unknown. Choose one of: 'cues', 'named', 'sample'"),
         ("challenge_perturbation", "x", "is unknown. Choose one of: 'auto'"),
         ("challenge_share", 1.5, r"challenge_share=1.5 is outside \[0, 1\]"),
         ("challenge_share", math.nan, r"challenge_share=nan is outside \[0, 1\]"),

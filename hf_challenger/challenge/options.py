@@ -146,8 +146,13 @@ class ChallengeOptions:
             found.extend(f"{name} has no effect: {why}." for name in sorted(names & changed))
 
         if self.challenge_share == 0:
-            idle({f.name for f in fields(self)} - {"challenge_share", "challenge_hide"}, "challenge_share=0 is plain Trainer")
-            idle({"challenge_hide"}, "challenge_share=0 is plain Trainer; challenge_selection='named' hides leaks and nothing else")
+            idle(
+                {f.name for f in fields(self)} - {"challenge_share", "challenge_hide"}, "challenge_share=0 is plain Trainer"
+            )
+            idle(
+                {"challenge_hide"},
+                "challenge_share=0 is plain Trainer; challenge_selection='named' hides leaks and nothing else",
+            )
             return found
         if self.challenge_selection in (CUES, NAMED):
             idle({"challenge_rate"}, f"it is for row-level selections, and challenge_selection={self.challenge_selection!r}")

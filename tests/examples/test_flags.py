@@ -56,7 +56,7 @@ def test_help_comes_at_once(name):
         (["--challenge_threshold=nan"], "challenge_threshold=nan is outside [0, 1]"),
         (["--challenge_rat=2"], "unknown flag --challenge_rat=2; did you mean --challenge_rate?"),
         (["--challenge_composite", "gamma2"], "challenge_composite='gamma2' is unknown. Choose one of: 'attnlrp'"),
-        (["--challenge_selection=cue"], "challenge_selection='cue' is unknown. Choose one of: 'cues', 'sample'"),
+        (["--challenge_selection=cue"], "challenge_selection='cue' is unknown. Choose one of: 'cues', 'named', 'sample'"),
         (
             ["--challenge_perturbation=erase"],
             "challenge_perturbation='erase' is unknown. Choose one of: 'auto', 'attention'",
