@@ -218,7 +218,9 @@ class PlaceMemory(RowMemory):
         Args:
             maskable: ``(rows, places)`` bool.
             labels: ``(rows,)`` classes.
-            rows: ``(rows,)`` bool, in which of them to hide; None: in all. What is hidden there is counted.
+            rows: ``(rows,)`` bool, in which of them to hide blocks; None: in all. Levels are hidden in all rows: left in some, they
+                would go on telling the class there, and a few rows do not teach a model to look past them. What is hidden is
+                counted, where ``rows`` is given.
 
         Returns:
             ``(rows, places)`` bool, True = removed.
@@ -230,11 +232,12 @@ class PlaceMemory(RowMemory):
             self._hidden[device] = torch.from_numpy(self._to_hide()).to(device)
         found = self._hidden[device][:places]
         drop_mask = torch.nn.functional.pad(found, (0, places - len(found))) & maskable
-        hidden = (maskable & ~drop_mask)[:, self.levels :].any(1)
         if rows is not None:
-            hidden = hidden & rows
-            self._count(labels, hidden & drop_mask.any(1))
-        return drop_mask & hidden.unsqueeze(1)
+            drop_mask[:, self.levels :] &= rows.unsqueeze(1)
+        drop_mask = drop_mask & (maskable & ~drop_mask)[:, self.levels :].any(1, keepdim=True)
+        if rows is not None:
+            self._count(labels, drop_mask.any(1))
+        return drop_mask
 
     def _count(self, labels: Tensor, hidden: Tensor) -> None:
         classes = max(self._cues) + 1
