@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import detection
 import large_data
 import numpy as np
 import step_cost
@@ -304,6 +305,12 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "cues_texts_found": partial(found_table, "cues_texts"),
     "cues_strengths": partial(cue_table, "cues_strengths", compared=("plain", "cues", "bound"), by=("strength",)),
     "cues_strengths_found": partial(found_table, "cues_strengths"),
+    "cues_strengths_series": partial(
+        cue_table, "cues_strengths_series", compared=("plain", "cues", "bound"), by=("cue", "strength")
+    ),
+    "cues_strengths_images": partial(
+        cue_table, "cues_strengths_images", compared=("plain", "cues", "bound"), by=("cue", "strength")
+    ),
     "cues_images": partial(cue_table, "cues_images"),
     "cues_series": partial(cue_table, "cues_series"),
     "cues_images_ours": partial(cue_table, "cues_images", compared=("plain", "cues", "bound")),
@@ -327,6 +334,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "cue_report": cue_report_table,
     "step_cost": lambda results: step_cost.table(results / "step_cost.json"),
     "step_cost_profile": lambda results: step_cost.profile_table(results / "step_cost.json"),
+    "detection": lambda results: detection.table(results / "detection.csv"),
     "large_data": lambda results: large_data.table(results / "large_data.csv"),
     "images_diversity": lambda results: diversity_table(rows_of("images", results)),
 }
