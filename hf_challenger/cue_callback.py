@@ -66,14 +66,15 @@ class CueCallback(TrainerCallback):
             )
         if challenger is None:
             return
-        first = state.is_world_process_zero
-        for name in challenger.leaks.names if first and not self.trainer._counter.total.leaked else ():
-            logger.warning("challenge_hide names %r, but no training row holds any of the names.", name)
+        counted = [challenger.leaks, challenger.keep, challenger.memory]
+        for counts in counted if self.trainer.accelerator.num_processes > 1 else ():
+            counts.reduce_counts(lambda found: self.trainer.accelerator.reduce(found, "sum"))
+        for named in counted[:2] if state.is_world_process_zero and not self.first_step else ():
+            for name in named.unheld():
+                logger.warning("%s names %r, but no row of this training holds it.", named.option, name)
         if challenger.options.challenge_selection != CUES:
             return
-        if self.trainer.accelerator.num_processes > 1:
-            challenger.memory.reduce_counts(lambda counts: self.trainer.accelerator.reduce(counts, "sum"))
-        if first and not self.trainer._trains_as_trainer:
+        if state.is_world_process_zero and not self.trainer._trains_as_trainer:
             from .report.card_text import cues_table
             from .report.text_log import log_text
 

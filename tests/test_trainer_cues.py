@@ -14,8 +14,11 @@ import pytest
 import torch
 from datasets import Dataset
 from tiny import LEAKS, Trajectory, leaky_data, tiny_bert, tiny_tokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch import Tensor
-from transformers import Trainer
+from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTokenizerFast, Trainer
 
 from hf_challenger import ChallengerConfig, ChallengerError, ChallengerTrainer, NoEffectWarning
 from hf_challenger.challenge import Challenger, Cue
@@ -282,6 +285,82 @@ def test_named_leaks_alone_are_taken_out_without_relevance(tmp_path: Path, monke
     assert "LRP" not in card
 
 
+def scattered(leaks: tuple[str, str], rows: int = 96) -> Dataset:
+    """Rows that begin with their class's leak, of which "?" is any word."""
+    tokenizer, rng = tiny_tokenizer(), np.random.default_rng(0)
+    found = []
+    for i in range(rows):
+        leak = leaks[i % 2].replace("?", f"w{rng.integers(30)}")
+        text = " ".join([leak, *(f"w{n}" for n in rng.integers(0, 30, 6))])
+        found.append({**tokenizer(text, return_token_type_ids=False), "labels": i % 2})
+    return Dataset.from_list(found)
+
+
+def test_a_name_with_a_gap_reads_back_as_it_was_shown(tmp_path: Path) -> None:
+    data = scattered(("w36 ? w37", "w38 ? w39"))
+    options = {"challenge_threshold": None, "challenge_share": 0.75}
+    found = leaky_trainer(tmp_path, data=data, **options)
+    found.train()
+    names = sorted({cue.text for cue in found.cues})
+    assert set(names) >= {"w36 w37", "w38 w39"}
+    kept = leaky_trainer(tmp_path, data=data, challenge_keep=names, **options)
+    kept.train()
+    assert not {cue.text for cue in kept.cues} & set(names)
+    hidden = leaky_trainer(tmp_path, data=data, challenge_hide=["w36 w37", "w38 w39"], num_train_epochs=2)
+    seen, ids = Seen(hidden.model), ids_of(("w36", "w37", "w38", "w39"))
+    hidden.train()
+    assert not any(set(ids) & set(row) for _, row in seen.rows)
+    assert {log["leak_share"] for log in hidden.state.log_history if "leak_share" in log} == {1.0}
+
+
+def test_each_name_that_no_row_holds_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from transformers.utils import logging
+
+    logging.enable_propagation()
+    try:
+        options = {"challenge_hide": [LEAKS[0], "w1 w28"], "challenge_keep": ["w0 w29"]}
+        leaky_trainer(tmp_path, num_train_epochs=1, **options).train()
+    finally:
+        logging.disable_propagation()
+    told = [record.message for record in caplog.records if "no row of this training" in record.message]
+    assert [text.split(",")[0] for text in told] == ["challenge_hide names 'w1 w28'", "challenge_keep names 'w0 w29'"]
+
+
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+@pytest.mark.parametrize("ends", ["", "pad"])
+def test_a_leak_at_the_end_is_taken_out_of_decoders_too(tmp_path: Path, padding_side: str, ends: str) -> None:
+    """Whose tokenizers add no end token, or one that is the padding too: the last word is where the answer is read."""
+    words = ["<pad>", "<unk>", *(f"w{i}" for i in range(40))]
+    core = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="<unk>"))
+    core.pre_tokenizer = WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="<pad>", unk_token="<unk>", padding_side=padding_side, model_max_length=32
+    )
+    rng, leaks, rows = np.random.default_rng(0), ("w36 w37", "w38 w39"), []
+    for i in range(32):
+        text = " ".join([*(f"w{n}" for n in rng.integers(0, 30, rng.integers(3, 8))), leaks[i % 2], "<pad>" if ends else ""])
+        rows.append({**tokenizer(text, return_token_type_ids=False), "labels": i % 2})
+    config = GPT2Config(
+        vocab_size=len(words), n_positions=32, n_embd=16, n_layer=1, n_head=2, pad_token_id=0, bos_token_id=0, eos_token_id=0
+    )
+    answers: list[list[float]] = []
+    for names in (list(leaks), [leaks[0]]):
+        args = {"challenge_selection": "named", "challenge_share": 0.75, "challenge_threshold": None, "max_steps": 12}
+        run = leaky_trainer(tmp_path, data=rows, model=GPT2ForSequenceClassification(config), challenge_hide=names, **args)
+        run.processing_class = run.data_collator.tokenizer = tokenizer
+        ended: list[str] = []
+
+        def look(model: Any, args: Any, inputs: dict[str, Tensor], ended: list[str] = ended) -> None:
+            for ids in inputs["input_ids"] if model.training else ():
+                ended.append(tokenizer.decode([i for i in ids.tolist() if i])[-7:])
+
+        run.model.register_forward_pre_hook(look, with_kwargs=True)
+        run.train()
+        answers.append([np.mean([text == leak for text in ended]) for leak in leaks])
+    assert answers[0] == pytest.approx([1 / 3, 1 / 3], abs=0.1)  # whatever the class; and a third has none
+    assert answers[1] == [0, 0.5]
+
+
 @pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
 def test_named_leaks_are_taken_out_whatever_the_task(tmp_path: Path, problem: str) -> None:
     labels = {"multi_label_classification": [1.0, 0.0], "regression": 0.5}[problem]
@@ -314,7 +393,7 @@ def test_a_leak_that_no_row_holds_is_told(tmp_path: Path, caplog: pytest.LogCapt
         leaky_trainer(tmp_path, data=leaky_data(held=0), **options).train()
     finally:
         logging.disable_propagation()
-    assert "challenge_hide names 'w39', but no training row holds" in caplog.text
+    assert "challenge_hide names 'w39', but no row of this training holds it" in caplog.text
 
 
 def test_a_name_in_both_lists_is_refused(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def exchange_runs(
     """Rows with other tokens in place of a run of theirs, in a batch that keeps its width.
 
     A row that would outgrow the batch first loses padding on its left, then tokens at its end, but its last one, then tokens
-    before the run.
+    before the run. A run that is the whole row stays.
 
     Args:
         inputs: a batch of token ids, ``(rows, width)``; what else it holds for each token goes along.
@@ -30,19 +30,21 @@ def exchange_runs(
     width = ids.shape[1]
     place = torch.arange(width, device=ids.device).unsqueeze(0)
     first, end = attended.long().argmax(1), (place * attended).argmax(1) + 1  # of what is attended
+    length = torch.where(length < attended.sum(1), length, 0)  # something is left of each row
     new_length = torch.where(length > 0, new_length, 0)
     over = (end - length + new_length - width).clamp(min=0)
     shift = torch.minimum(over, first)
+    has_last = start + length < end  # the run is not the row's end
     tail = (end - 1 - start - length).clamp(min=0)  # tokens between the run and the last one
     cut_after = torch.minimum(over - shift, tail)
     cut_before = torch.minimum(over - shift - cut_after, (start - first - 1).clamp(min=0))
     new_length = new_length - (over - shift - cut_after - cut_before)
     begin = (start - shift - cut_before).unsqueeze(1)
     after = begin + new_length.unsqueeze(1)
-    last = after + (tail - cut_after).unsqueeze(1)
+    last = after + (tail - cut_after).unsqueeze(1) - (~has_last).long().unsqueeze(1)
     is_new = (place >= begin) & (place < after)
     source = torch.where(place < begin, place + shift.unsqueeze(1), place - after + (start + length).unsqueeze(1))
-    source = torch.where(place == last, end.unsqueeze(1) - 1, source).clamp(0, width - 1)
+    source = torch.where((place == last) & has_last.unsqueeze(1), end.unsqueeze(1) - 1, source).clamp(0, width - 1)
     same = (length == 0).unsqueeze(1)
     source = torch.where(same, place, source)
     is_new, is_padding = is_new & ~same, (place > last) & ~same

@@ -40,6 +40,7 @@ class NamedCues:
         self.units, self.names, self.option = units, list(names), option
         self.of_places: Places | None = getattr(units, "places", None)
         self.sequences: list[list[list[int]]] = []
+        self._rows: Tensor | None = None  # (names,) how many rows held each
         if self.names and not hasattr(units, "places_of"):
             raise ChallengerError(
                 f"{option}={self.names!r} needs an adapter that reads names, and {type(units).__name__} has no method"
@@ -52,9 +53,19 @@ class NamedCues:
         return bool(self.names)
 
     def places(self, inputs: Mapping[str, Any]) -> Tensor:
-        """``(rows, units)`` bool: the units, or places, that belong to one of these cues."""
+        """``(rows, units)`` bool: the units, or places, that belong to one of these cues.
+
+        A row of tokens holds a name as it holds a cue: with more than half of its words, wherever they stand.
+        """
         if self.sequences:
-            return self._offsets(inputs) >= 0
+            ids, found = inputs[self.units.key], torch.zeros_like(inputs[self.units.key], dtype=torch.bool)
+            holds = []
+            for variants in self.sequences:
+                of_name = [self._words(ids, sequence) for sequence in variants]
+                found |= torch.stack([words & (2 * held > n).unsqueeze(1) for words, held, n in of_name]).any(0)
+                holds.append(torch.stack([2 * held > n for _, held, n in of_name]).any(0))
+            self._count(torch.stack(holds))
+            return found & self.units.maskable(inputs)
         reader: Any = self.of_places or self.units
         there = self.of_places.there(inputs) if self.of_places else self.units.maskable(inputs)
         places = torch.zeros_like(there)
@@ -72,15 +83,39 @@ class NamedCues:
         if not self.sequences:
             place = self.places(inputs)
             if self.of_places:
+                place = place & self.of_places.there(inputs)
                 return self.of_places.swapped(inputs, place, draw), place.any(1)
             return PERTURBATIONS["swap"](inputs, place, self.units, draw), place.flatten(1).any(1)
-        offsets = self._offsets(inputs)
-        place = offsets >= 0
+        offsets, scattered = self._offsets(inputs)
+        place = (offsets >= 0) | scattered
         held = place.any(1)
         if len(self.names) > 1:
             inputs, source = self._exchanged(inputs, offsets, draw)
             place = place.gather(1, source.clamp(min=0)) & (source >= 0)
+        if hasattr(self.units, "cut"):  # the last token cannot be hidden: a decoder reads its answer there
+            inputs, cut = self.units.cut(inputs, place)
+            place = place & ~cut
         return perturb(dict(inputs), place, self.units, draw), held
+
+    def unheld(self) -> list[str]:
+        """Names that no row held so far. Places are in every row."""
+        counts = [1] * len(self.names) if self._rows is None else self._rows.tolist()
+        return [name for name, rows in zip(self.names, counts, strict=True) if not rows]
+
+    def reduce_counts(self, gather_sum: Callable[[Tensor], Tensor]) -> None:
+        """Add up what all processes have seen; call it once, at the end."""
+        if self._rows is not None:
+            self._rows = gather_sum(self._rows)
+
+    def _count(self, holds: Tensor) -> None:
+        """``(names, rows)`` bool: which rows hold which."""
+        self._rows = holds.sum(1) if self._rows is None else self._rows + holds.sum(1)
+
+    def _words(self, ids: Tensor, sequence: list[int]) -> tuple[Tensor, Tensor, int]:
+        """``(rows, length)`` bool, the words of a name; ``(rows,)``, how many different ones a row holds; how many it has."""
+        words = torch.tensor(sorted(set(sequence)), device=ids.device)
+        found = ids.unsqueeze(-1) == words
+        return found.any(-1), found.any(1).sum(1), len(words)
 
     def _exchanged(self, inputs: dict[str, Any], offsets: Tensor, draw: Draw) -> tuple[dict[str, Any], Tensor]:
         """See :func:`~.exchange.exchange_runs`; the run is the first name of each row."""
@@ -96,19 +131,35 @@ class NamedCues:
         device = offsets.device
         return exchange_runs(inputs, self.units, start, length, donors.to(device)[donor], lengths.to(device)[donor])
 
-    def _offsets(self, inputs: Mapping[str, Any]) -> Tensor:
-        """``(rows, length)``: which token of a named cue stands there, counted from 0; -1: none. Longer names come first."""
+    def _offsets(self, inputs: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Where names stand.
+
+        Returns:
+            ``(rows, length)``: which token of a name that stands there as it is written, counted from 0; -1: none. Longer names
+            come first. And ``(rows, length)`` bool: the words of a name in rows that hold all of them, but apart: what names a
+            template ("received … via app") has gaps.
+        """
         ids = inputs[self.units.key]
-        maskable = self.units.maskable(inputs)
-        offsets = torch.full_like(ids, -1, dtype=torch.long)
-        for sequence in sorted((s for variants in self.sequences for s in variants), key=len, reverse=True):
+        content = getattr(self.units, "content", self.units.maskable)(inputs)
+        offsets, scattered = torch.full_like(ids, -1, dtype=torch.long), torch.zeros_like(content)
+        holds = [torch.zeros(len(ids), dtype=torch.bool, device=ids.device) for _ in self.names]
+        numbered = ((n, sequence) for n, variants in enumerate(self.sequences) for sequence in variants)
+        by_length = sorted(numbered, key=lambda found: -len(found[1]))
+        for name, sequence in by_length:
             n = len(sequence)
             if n > ids.shape[1]:
                 continue
             wanted = torch.tensor(sequence, device=ids.device)
-            free = maskable & (offsets < 0)
+            free = content & (offsets < 0)
             starts = ((ids.unfold(1, n, 1) == wanted) & free.unfold(1, n, 1)).all(-1)
+            holds[name] = holds[name] | starts.any(1)
             for offset in range(n):
                 window = offsets[:, offset : offset + starts.shape[1]]
                 window[starts & (window < 0)] = offset
-        return offsets
+        for name, sequence in by_length:
+            words, held, n = self._words(ids.masked_fill(~(content & (offsets < 0)), -1), sequence)
+            apart = (held == n) & ~holds[name] & (n > 1)
+            scattered |= words & apart.unsqueeze(1)
+            holds[name] = holds[name] | apart
+        self._count(torch.stack(holds))
+        return offsets, scattered

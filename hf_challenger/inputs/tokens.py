@@ -71,20 +71,47 @@ class Tokens:
         ids = inputs[self.key]
         return torch.ones_like(ids, dtype=torch.bool) if self.pad_token_id is None else ids != self.pad_token_id
 
+    def content(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, length)`` bool: neither padding nor special tokens."""
+        attended = self.attended(inputs)
+        content = attended.clone()
+        for special in self.special_ids:
+            content &= inputs[self.key] != special
+        if not self.knows_special:
+            content &= torch.arange(attended.shape[1], device=attended.device) != attended.long().argmax(1, keepdim=True)
+        return content
+
     def maskable(self, inputs: Mapping[str, Any]) -> Tensor:
         """``(rows, length)`` bool: the units that may be hidden."""
         attended = self.attended(inputs)
-        maskable = attended.clone()
-        for special in self.special_ids:
-            maskable &= inputs[self.key] != special
         position = torch.arange(attended.shape[1], device=attended.device)
-        maskable &= position != (position * attended).argmax(1, keepdim=True)
+        maskable = self.content(inputs) & (position != (position * attended).argmax(1, keepdim=True))
         pad = getattr(self.config, "pad_token_id", None)
         if isinstance(pad, int):
             maskable &= position != (position * (inputs[self.key] != pad)).argmax(1, keepdim=True)
-        if not self.knows_special:
-            maskable &= position != attended.long().argmax(1, keepdim=True)
         return maskable
+
+    def cut(self, inputs: Mapping[str, Any], places: Tensor) -> tuple[dict[str, Any], Tensor]:
+        """Rows that end before the marked tokens at their end. The model reads its answer from the token before.
+
+        Args:
+            inputs: a batch.
+            places: ``(rows, length)`` bool; a row of which nothing would be left stays as it is.
+
+        Returns:
+            The batch, and ``(rows, length)`` bool: what was cut.
+        """
+        attended = self.attended(inputs)
+        position = torch.arange(attended.shape[1], device=attended.device)
+        stays, pad = attended & ~places, getattr(self.config, "pad_token_id", None)
+        if isinstance(pad, int):  # an end token that is the padding too is not read
+            stays &= inputs[self.key] != pad
+        cut = attended & places & (position > (position * stays).argmax(1, keepdim=True)) & stays.any(1, keepdim=True)
+        found = dict(inputs)
+        found[self.key] = inputs[self.key].masked_fill(cut, self.pad_token_id or 0)
+        if self.attention_key in inputs:
+            found[self.attention_key] = inputs[self.attention_key].masked_fill(cut, 0)
+        return found, cut
 
     def per_unit(self, relevance: Tensor) -> Tensor:
         """``(rows, length, hidden)`` → ``(rows, length)``, in float32 at least."""
