@@ -23,6 +23,8 @@ from .compat import count_labels, head_takes_the_mean, loss_over_the_step, rows_
 from .counts import Counts, RowCounter
 from .cue_callback import CueCallback, memory_file, write_cues
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning, NotChallengeable
+from .inputs import units_for
+from .inputs.main_input import LABEL_KEYS
 from .logits import logits_of
 from .losses import IGNORED
 from .scored_trainer import ScoredTrainer
@@ -195,16 +197,13 @@ class ChallengerTrainer(ScoredTrainer):
         self._challenged_model = model
         if known is None or known.model is not bare or known.options != options:
             refuse_unsupported(model, self.args.n_gpu, relevance=options.challenge_selection != NAMED)
-            memory = None
-            if known is not None and known.options.challenge_threshold == options.challenge_threshold:
-                memory = known.memory
             self._challenger = known = Challenger(
                 bare,
                 options,
                 self._processing_class(),
                 seed=self.args.seed if self.args.data_seed is None else self.args.data_seed,
                 gather=self._gather_rows if self.accelerator.num_processes > 1 else None,
-                memory=memory,
+                memory=None if known is None or known.options.challenge_units != options.challenge_units else known.memory,
             )
             if self._memory_file is not None:
                 saved = torch.load(self._memory_file)
@@ -214,6 +213,7 @@ class ChallengerTrainer(ScoredTrainer):
         return known
 
     def _gather_rows(self, rows: Tensor) -> Tensor:
+        rows = self.accelerator.pad_across_processes(rows, dim=1, pad_index=-1)  # series of another length
         return self.accelerator.gather(self.accelerator.pad_across_processes(rows, pad_index=-1))
 
     @property
@@ -233,9 +233,14 @@ class ChallengerTrainer(ScoredTrainer):
         from .report.cue_report import cue_report
         from .report.text_log import log_text
 
-        data = next(d for d in (dataset, self.eval_dataset, self.train_dataset) if d is not None)
+        data = next((d for d in (dataset, self.eval_dataset, self.train_dataset) if d is not None), None)
+        if data is None:
+            raise ChallengerError("There is no data set to report on: give cue_report() one.")
+        asked = ChallengeOptions.of(self.args)
         collate = self._get_collator_with_removed_columns(self.data_collator, description="cue report")
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+        units = units_for(model, self._processing_class(), asked.challenge_units, asked.challenge_unit_size)
+        options = {"units": units, "label_names": (*(self.label_names or ()), *LABEL_KEYS), **options}
         report = cue_report(model, data, self._processing_class(), collator=collate, **options)
         log_text(self, "eval_cue_report", cue_report_text(report))
         self._cue_report = report

@@ -75,11 +75,11 @@ def test_cues_of_places_are_told_as_counted_with_the_values_that_acted(kind: str
         "challenge_threshold": THRESHOLDS[kind],
         "challenge_attribution": "lrp",
         "challenge_composite": "attnlrp",
-        "challenge_perturbation": "mean",
+        "challenge_perturbation": "swap",
         "challenge_unit_size": SIZES[kind],
     }
     assert counts.rows == 30 * 16
-    told = f"In {counts.challenged} ({counts.challenged / counts.rows:.1%}) rows a cue was replaced by the mean."
+    told = f"In {counts.challenged} ({counts.challenged / counts.rows:.1%}) rows a cue was swapped for another row's."
     assert told in card.text
     rows = re.findall(r"^\| `(.+?)` \| (\w+) \| \d+% \| \d\.\d\d \| (\d+) \|$", card.text, re.MULTILINE)
     assert rows == [(cue.text, cue.class_name, str(cue.hidden_rows)) for cue in run.cues]

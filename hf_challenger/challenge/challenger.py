@@ -185,7 +185,7 @@ class Challenger:
         challenged = drop_mask.any(1)
         drop_mask = drop_mask[:, drop_mask.shape[1] - maskable.shape[1] :]  # places have levels before the units
         self.checks.send()
-        return ChallengedBatch(dict(inputs), challenged, drop_mask, not_finite, leaked)
+        return ChallengedBatch(taken_by(self.model, inputs), challenged, drop_mask, not_finite, leaked)
 
     def _without(self, inputs: dict[str, Any], drop_mask: Tensor, grid: tuple[int, ...], draw: Draw) -> dict[str, Any]:
         """The batch with these units, or places, hidden."""
@@ -207,7 +207,9 @@ class Challenger:
             return
         gather = self.gather or (lambda rows: rows)
         # All micro-batches at once: a memory that looked in between could find what the joined batch does not show.
-        rows = torch.cat([gather(rows) for rows in observed]).cpu()
+        found = [gather(rows) for rows in observed]
+        widest = max(rows.shape[1] for rows in found)
+        rows = torch.cat([torch.nn.functional.pad(rows, (0, widest - rows.shape[1]), value=-1) for rows in found]).cpu()
         if len(rows):
             self._cues.remember(rows)
 
@@ -276,8 +278,10 @@ class Challenger:
                 f"The batch holds {', '.join(inputs) or 'nothing'}, but the challenge needs {self.units.key!r}, the main input of"
                 f" {type(self.model).__name__}. Rename the column, or set the model's main_input_name."
             )
-        inputs = taken_by(self.model, {k: v for k, v in inputs.items() if k not in LABEL_KEYS})
-        check_inputs(inputs, self.model, self.checks.expect)
+        inputs = {
+            k: v for k, v in inputs.items() if k not in LABEL_KEYS
+        }  # the adapter may read what the model does not take
+        check_inputs(taken_by(self.model, inputs), self.model, self.checks.expect)
         check_classes(labels, self.model, self.checks.expect)
         if self.options.challenge_selection == CUES:
             refuse_several_classes(labels, self.model)
@@ -293,7 +297,7 @@ class Challenger:
         per_unit: Callable[[Tensor], Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """``(rows, *grid)``, and which rows have their class with that probability at least; None: no single class a row."""
-        per_unit = per_unit or self.units.per_unit
+        per_unit, inputs = per_unit or self.units.per_unit, taken_by(self.model, inputs)
         labels = labels if labels.is_floating_point() else labels.long()  # int8 labels do not index
         target = named_target("gold", labels.masked_fill(labels == IGNORED, 0))
         method = METHODS[self.attribution]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..errors import ChallengerWarning
 from ..inputs.places import Places
 from .cues import CueMemory, in_one, most_relevant, row_keys, row_keys_of, shares_of, taken_apart
 from .places import PlaceMemory, places_in_one, places_taken_apart
@@ -25,6 +28,7 @@ class TokenCues:
     def __init__(self, units: Any, threshold: float, memory: Any = None) -> None:
         self.units = units
         self.memory: CueMemory = memory or CueMemory(threshold)
+        self.memory.threshold = threshold
 
     def maskable(self, inputs: Mapping[str, Any], of_units: Tensor) -> Tensor:
         """``(rows, units)`` bool: what may be hidden; ``of_units`` says it of the adapter's units."""
@@ -75,10 +79,26 @@ class PlaceCues:
         self.key: str = units.key
         self.places: Places = units.places
         self.memory: PlaceMemory = memory or PlaceMemory(threshold, units.telling, units.level_telling)
+        self.memory.threshold = threshold
 
     def maskable(self, inputs: Mapping[str, Any], of_units: Tensor) -> Tensor:
         """``(rows, places)`` bool: what may be hidden; ``of_units`` says it of the blocks."""
+        self._lay_out(self.places.blocks.blocks(inputs[self.key]))
         return self.places.there(inputs, of_units)
+
+    def _lay_out(self, layout: tuple[tuple[int, int, int], ...]) -> None:
+        """The memory keeps the layout of the longest batch, and nothing of places that were cut to another size."""
+        known = self.memory.layout
+        lengths, before = ([length for _, length, _ in blocks] for blocks in (layout, known))
+        if lengths == before and layout != known:
+            warnings.warn(
+                "Blocks have another size than those among which cues were found so far. What was remembered is forgotten.",
+                ChallengerWarning,
+                stacklevel=2,
+            )
+            self.memory = PlaceMemory(self.memory.threshold, self.memory.telling, self.memory.level_telling)
+        if not known or lengths == before or math.prod(lengths) > math.prod(before):
+            self.memory.layout = layout
 
     def relevance(self, relevance: Tensor, inputs: Mapping[str, Any]) -> Tensor:
         """Relevance of the input → ``(rows, places)``"""
@@ -96,8 +116,10 @@ class PlaceCues:
 
     def drop_mask(self, inputs: Mapping[str, Any], maskable: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         """``(rows, places)`` bool, True = removed, in these rows."""
-        return self.memory.drop_mask(maskable, labels, rows)
+        levels = self.places.levels(inputs)
+        return self.memory.drop_mask(self.places.movable(maskable, levels, self.memory.names_level), labels, rows)
 
     def text_of(self, identities: tuple[int, ...]) -> str:
-        """How a cue reads."""
+        """How a cue reads, in the longest batch that was seen."""
+        self.places.lay_out(self.memory.levels, self.memory.layout)
         return self.places.text_of(identities)

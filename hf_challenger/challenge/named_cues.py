@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ChallengerError
-from ..inputs.places import Places
+from ..inputs.places import LEVEL, Places
 from ..keyed_random import Draw
 from .exchange import exchange_runs
 from .perturbation import PERTURBATIONS
@@ -83,7 +83,10 @@ class NamedCues:
         if not self.sequences:
             place = self.places(inputs)
             if self.of_places:
-                place = place & self.of_places.there(inputs)
+                levels = self.of_places.levels(inputs)
+                parts = [part.strip() for name in self.names for part in name.split("+")]
+                names_level = any(LEVEL.fullmatch(part) for part in parts)
+                place = self.of_places.movable(place & self.of_places.there(inputs), levels, names_level)
                 return self.of_places.swapped(inputs, place, draw), place.any(1)
             return PERTURBATIONS["swap"](inputs, place, self.units, draw), place.flatten(1).any(1)
         offsets, scattered = self._offsets(inputs)

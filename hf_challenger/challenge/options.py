@@ -117,7 +117,7 @@ class ChallengeOptions:
         """Raise :class:`ChallengerError` at the first option that is out of range or unknown."""
         self._check_range("challenge_share")
         if self.challenge_threshold is not None:
-            self._check_range("challenge_threshold")
+            self._check_range("challenge_threshold", high_open=True)
         if self.challenge_rate is not None:
             self._check_range("challenge_rate", low_open=True)
         if not isinstance(self.challenge_composite, Composite):
@@ -180,8 +180,8 @@ class ChallengeOptions:
             getattr(units, "threshold", THRESHOLD) if self.challenge_threshold is None else self.challenge_threshold
         )
 
-    def _check_range(self, name: str, low_open: bool = False) -> None:
+    def _check_range(self, name: str, low_open: bool = False, high_open: bool = False) -> None:
         value = getattr(self, name)
         number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        if not number or value > 1 or value < 0 or (low_open and value == 0):
-            raise ChallengerError(f"{name}={value!r} is outside {'(' if low_open else '['}0, 1].")
+        if not number or value > 1 or value < 0 or (low_open and value == 0) or (high_open and value == 1):
+            raise ChallengerError(f"{name}={value!r} is outside {'(' if low_open else '['}0, 1{')' if high_open else ']'}.")

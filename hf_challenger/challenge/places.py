@@ -43,8 +43,8 @@ def telling(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.nda
     spread = squares.sum(0) - total.sum(0) ** 2 / np.maximum(rows, 1)
     within = (squares - total**2 / np.maximum(count, 1)).sum(0)
     known = (classes > 1) & (rows > classes)
-    # What rounding leaves of a constant is no content.
-    known &= spread > 1e-6 * np.maximum(squares.sum(0), 1e-6 * max(float(spread.max(initial=0)), 1e-12))
+    # What rounding leaves of a constant is no content: means of float32 differ by less than a part in 100,000.
+    known &= spread > 1e-10 * np.maximum(squares.sum(0), 1e-2 * max(float(spread.max(initial=0)), 1e-12))
     ratio = within / np.maximum(rows - classes, 1) / np.where(known, spread / np.maximum(rows - 1, 1), 1)
     return np.where(known, 1 - ratio, 0).max(-1, initial=0)
 
@@ -85,16 +85,25 @@ class PlaceMemory(RowMemory):
         self.threshold, self.telling = threshold, telling
         self.level_telling = telling if level_telling is None else level_telling
         self.levels = 0  # places that are levels, the first ones
+        self.layout: tuple[
+            tuple[int, int, int], ...
+        ] = ()  # axes, lengths and sizes of the blocks of the longest batch so far
         # label -> (3, places, channels): count, total, squares; of all its rows, and of those that the model is sure of
         self._sums: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._cues: dict[int, Cue] = {}
         self._telling = np.zeros(0)  # (places,)
-        self._hidden: dict[torch.device, Tensor] = {}  # (places,) bool
+        # (places,) bool; and of each cue, (cues, places), with its class
+        self._hidden: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = {}
 
     @property
     def number(self) -> int:
         """How many cues are known. Unlike :attr:`cues` it does not wait for the device."""
         return len(self._cues)
+
+    @property
+    def names_level(self) -> bool:
+        """Whether a level is a cue, or part of one."""
+        return any(n < self.levels for cue in self._cues.values() for n in cue.identities)
 
     @property
     def cues(self) -> list[Cue]:
@@ -217,7 +226,7 @@ class PlaceMemory(RowMemory):
 
         Args:
             maskable: ``(rows, places)`` bool.
-            labels: ``(rows,)`` classes.
+            labels: ``(rows,)`` classes; rows with a negative one stay whole.
             rows: ``(rows,)`` bool, in which of them to hide blocks; None: in all. Levels are hidden in all rows: left in some, they
                 would go on telling the class there, and a few rows do not teach a model to look past them. What is hidden is
                 counted, where ``rows`` is given.
@@ -229,35 +238,43 @@ class PlaceMemory(RowMemory):
             return torch.zeros_like(maskable)
         device, places = maskable.device, maskable.shape[1]
         if device not in self._hidden:
-            self._hidden[device] = torch.from_numpy(self._to_hide()).to(device)
-        found = self._hidden[device][:places]
-        drop_mask = torch.nn.functional.pad(found, (0, places - len(found))) & maskable
+            to_hide = self._to_hide()
+            members = np.stack([np.isin(np.arange(len(to_hide)), cue.identities) for cue in self._cues.values()])
+            hidden = (to_hide, members, np.array(list(self._cues)))
+            self._hidden[device] = tuple(torch.from_numpy(part).to(device) for part in hidden)  # type: ignore[assignment]
+        found = self._hidden[device][0][:places]
+        drop_mask = torch.nn.functional.pad(found, (0, places - len(found))) & maskable & (labels >= 0).unsqueeze(1)
         if rows is not None:
             drop_mask[:, self.levels :] &= rows.unsqueeze(1)
         drop_mask = drop_mask & (maskable & ~drop_mask)[:, self.levels :].any(1, keepdim=True)
         if rows is not None:
-            self._count(labels, drop_mask.any(1))
+            self._count(drop_mask)
         return drop_mask
 
-    def _count(self, labels: Tensor, hidden: Tensor) -> None:
-        classes = max(self._cues) + 1
-        if self._counts is None or len(self._counts) < classes or self._counts.device != labels.device:
-            counts = torch.zeros(classes, dtype=torch.long, device=labels.device)
+    def _count(self, drop_mask: Tensor) -> None:
+        """Of each cue, the rows in which one of its places was hidden."""
+        device, classes = drop_mask.device, max(self._cues) + 1
+        if self._counts is None or len(self._counts) < classes or self._counts.device != device:
+            counts = torch.zeros(classes, dtype=torch.long, device=device)
             if self._counts is not None:
-                counts[: len(self._counts)] = self._counts.to(labels.device)
+                counts[: len(self._counts)] = self._counts.to(device)
             self._counts = counts
-        known = hidden & (labels >= 0) & (labels < len(self._counts))
-        self._counts.index_add_(0, labels.long().clamp(0, len(self._counts) - 1), known.long())
+        _, members, labels = self._hidden[device]
+        width = min(drop_mask.shape[1], members.shape[1])
+        rows = (drop_mask[:, None, :width] & members[:, :width]).any(-1).sum(0)
+        self._counts.index_add_(0, labels, rows)
 
     def state_dict(self) -> dict[str, Any]:
         """As :meth:`.RowMemory.state_dict`, and the cues."""
-        return {**super().state_dict(), "cues": [vars(cue) for cue in self.cues], "levels": self.levels}
+        cues = [vars(cue) for cue in self.cues]
+        return {**super().state_dict(), "cues": cues, "levels": self.levels, "layout": [list(axis) for axis in self.layout]}
 
     def load_state_dict(self, state: dict[str, Any], counts: bool = True) -> None:
         """As :meth:`.RowMemory.load_state_dict`, and the cues."""
         super().load_state_dict(state)
         self._sums, self._telling, self._hidden = {}, np.zeros(0), {}
         self.levels = state.get("levels", 0)
+        self.layout = tuple((axis, length, size) for axis, length, size in state.get("layout", ()))
         self._cues = {values["label"]: Cue(**{**values, "hidden_rows": 0}) for values in state["cues"]}
         for label in self._rows:
             self._sum(label)
@@ -272,21 +289,26 @@ def places_in_one(labels: Tensor, keys: Tensor, contents: Tensor, shares: Tensor
     """What :meth:`PlaceMemory.remember` takes as one tensor, so that it is gathered and copied to the host once.
 
     Returns:
-        ``(rows, 4 + places · (1 + channels))`` int64, with places up to a multiple of :data:`WIDTH`; floats are there by their bits.
+        ``(rows, 5 + places · (1 + channels))`` int64, with places up to a multiple of :data:`WIDTH`; floats are there by their bits.
+        Tensors of other widths can be joined with it, filled up with -1.
     """
-    missing = -shares.shape[1] % WIDTH
+    places = shares.shape[1] + -shares.shape[1] % WIDTH
+    missing = places - shares.shape[1]
     held = torch.nn.functional.pad(contents.float(), (0, 0, 0, missing), value=torch.nan).flatten(1)
     floats = torch.cat([torch.nn.functional.pad(shares.float(), (0, missing)), held], 1).contiguous().view(torch.int32)
-    counts = torch.tensor([[contents.shape[2], levels]]).expand(len(labels), 2).to(labels)
+    counts = torch.tensor([[places, contents.shape[2], levels]]).expand(len(labels), 3).to(labels)
     return torch.cat([labels[:, None], keys[:, None], counts, floats], 1)
 
 
 def places_taken_apart(rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, int]:
     """The arguments of :func:`places_in_one`, without the places that are in no row, at their end."""
-    labels, keys, channels, levels = rows[:, 0], rows[:, 1], int(rows[:, 2].max()), int(rows[:, 3].max())
-    floats = rows[:, 4:].int().view(torch.float32)
-    width = floats.shape[1] // (1 + channels)
-    shares, contents = floats[:, :width], floats[:, width:].unflatten(1, (width, channels))
+    labels, keys, width, floats = rows[:, 0], rows[:, 1], rows[:, 2], rows[:, 5:].int().view(torch.float32)
+    most, channels, levels = (max(int(n), 0) for n in rows[:, 2:5].amax(0))
+    shares, contents = torch.zeros(len(rows), most), torch.full((len(rows), most, channels), torch.nan)
+    for places in width[width > 0].unique().tolist():
+        of_width = floats[width == places, : places * (1 + channels)]
+        shares[width == places, :places] = of_width[:, :places]
+        contents[width == places, :places] = of_width[:, places:].unflatten(1, (places, channels))
     there = (~contents[labels >= 0].isnan()).any(-1).any(0).nonzero()
     places = int(there.max()) + 1 if len(there) else 1
     return labels, keys, contents[:, :places], shares[:, :places], levels

@@ -22,6 +22,7 @@ class RowMemory:
     """
 
     first = "contents"  # the first array's name in a checkpoint
+    threshold: float
 
     def __init__(self, *arguments: Any) -> None:
         self._arguments = arguments
@@ -66,6 +67,7 @@ class RowMemory:
     def copy(self) -> Self:
         """Another one that knows the same; what is shown or hidden there changes nothing here."""
         other = type(self)(*self._arguments)
+        other.threshold = self.threshold  # which options may have changed since
         other.load_state_dict(self.state_dict())
         return other
 

@@ -173,20 +173,27 @@ class Blocks:
                 first, last = self._name(((0, 0),) * len(grid)), self._name(tuple((n - 1, n - 1) for n in grid))
                 raise ChallengerError(
                     f"{option} names {part!r}, but the places of {self.key!r} are called {first!r} to {last!r}. Name one as"
-                    " trainer.cues shows it."
+                    " trainer.cues shows it. If batches differ in length, set challenge_unit_size."
                 )
             found[tuple(slice(first, last + 1) for first, last in box)] = True
         return found.to(inputs[self.key].device).expand(len(inputs[self.key]), *grid)
 
     def _box(self, name: str) -> Box | None:
-        """The blocks that :meth:`_name` calls so; None: no such blocks."""
-        numbers = [re.fullmatch(r".+? (\d+)(?: to (\d+))?", part.strip()) for part in name.split(",")]
-        if len(numbers) != len(self._blocks) or not all(numbers):
+        """The blocks that :meth:`_name` calls so; None: no such blocks. Of a chosen size they may lie beyond a shorter batch."""
+        parts, box = name.split(","), []
+        if len(parts) != len(self._blocks):
             return None
-        ends = [(int(n[1]), int(n[2] or n[1])) for n in numbers if n]
-        box = tuple((first // size, last // size) for (first, last), (_, _, size) in zip(ends, self._blocks, strict=True))
-        fits = all(last < length for (_, last), (_, length, _) in zip(ends, self._blocks, strict=True))
-        return box if fits and self._name(box) == name else None
+        for part, axis, (_, length, size) in zip(parts, self.axis_names, self._blocks, strict=True):
+            one = re.sub(r"s\b", "", axis)
+            numbers = re.fullmatch(rf"{axis} (\d+) to (\d+)|{one} (\d+)", part.strip())
+            if numbers is None:
+                return None
+            first, last = int(numbers[1] or numbers[3]), int(numbers[2] or numbers[3])
+            whole = first % size == 0 and ((last + 1) % size == 0 or last == length - 1)
+            if not whole or last < first or (last >= length and self.unit_size is None):
+                return None
+            box.append((first // size, last // size))
+        return tuple(box)
 
     def _sum(self, values: Tensor) -> Tensor:
         """Sum over each block and over all axes that are not cut."""

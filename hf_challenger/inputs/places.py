@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ..errors import ChallengerWarning
 from ..keyed_random import Draw
 from .main_input import rows_at
 
@@ -34,6 +36,7 @@ class Places:
     def __init__(self, blocks: Blocks) -> None:
         self.blocks = blocks
         self._levels = 0  # of the last batch
+        self._lone_rows = True  # no batch so far had two rows
 
     def levels(self, inputs: Mapping[str, Any]) -> int:
         """How many places are levels, the first ones: one of each channel, one of all, or none."""
@@ -47,21 +50,28 @@ class Places:
     def there(self, inputs: Mapping[str, Any], maskable: Tensor | None = None) -> Tensor:
         """``(rows, places)`` bool: what can be hidden; ``maskable``: the blocks' own, where that is known."""
         found = (self.blocks.maskable(inputs) if maskable is None else maskable).flatten(1)
-        return torch.cat([found.new_ones(len(found), self.levels(inputs)), found], 1)
+        return torch.cat([self._seen(inputs).expand(-1, self.levels(inputs)), found], 1)
 
     def contents(self, inputs: Mapping[str, Any]) -> Tensor:
         """``(rows, places, channels)`` floats: the level of a channel, or the mean of each block beside it; NaN where there is none."""
         blocks = self.blocks
         if blocks.levels is None:
             return blocks.contents(inputs).flatten(1, -2)
-        level = blocks.level(inputs)
+        level, seen = blocks.level(inputs), self._seen(inputs)
         rest = blocks.contents({**inputs, blocks.key: inputs[blocks.key] - level}).flatten(1, -2)
-        levels = level.float().flatten(1)
+        levels = level.float().flatten(1).masked_fill(~seen, torch.nan)
         if blocks.levels == "one":
             return torch.cat([levels.unsqueeze(1), rest], 1)
         apart = torch.full((*levels.shape, rest.shape[-1]), torch.nan, device=rest.device)
         apart[..., 0] = levels
         return torch.cat([apart, rest], 1)
+
+    def _seen(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows, levels or 1)`` bool: whether anything was observed there."""
+        observed = self.blocks.observed(inputs)
+        if self.blocks.levels == "channels":
+            return observed.any(self.blocks.axes(observed), keepdim=True).flatten(1)
+        return observed.flatten(1).any(1, keepdim=True)
 
     def relevance(self, relevance: Tensor, inputs: Mapping[str, Any]) -> Tensor:
         """Relevance of the input's own shape → ``(rows, places)``."""
@@ -125,6 +135,33 @@ class Places:
             shift = torch.where(moved, goal - level, 0)
             x, mean = torch.where(moved & observed, x + shift, x), mean + shift
         return {**inputs, blocks.key: torch.where(hidden, torch.where(blocks.observed(others), others[blocks.key], mean), x)}
+
+    def movable(self, places: Tensor, levels: int, names_level: bool) -> Tensor:
+        """``(rows, places)`` bool without the levels of a row that is alone in its batch: no other row lends it one.
+
+        Args:
+            places: ``(rows, places)`` bool, what is to be hidden.
+            levels: how many of them are levels, the first ones.
+            names_level: whether a level is among what is hidden; a training in which no row can move it is then warned of.
+        """
+        self._lone_rows &= len(places) == 1
+        if len(places) > 1 or not levels:
+            return places
+        if names_level and self._lone_rows:
+            self._lone_rows = False
+            warnings.warn(
+                "A level moves to that of another row, and batches here have one row, so that levels stay as they are. Set"
+                " per_device_train_batch_size to 2 or more.",
+                ChallengerWarning,
+                stacklevel=2,
+            )
+        blocks_only = places.clone()
+        blocks_only[:, :levels] = False
+        return blocks_only
+
+    def lay_out(self, levels: int, blocks: tuple[tuple[int, int, int], ...]) -> None:
+        """From now on :meth:`text_of` names places of these levels and blocks."""
+        self._levels, self.blocks._blocks = levels, blocks
 
     def text_of(self, places: Sequence[int]) -> str:
         """Places as people read them, such as "level of channel 0 + steps 3 to 4"."""

@@ -14,7 +14,7 @@ from ..attribution.targets import score_of
 from ..challenge.cues import most_relevant, row_keys, row_keys_of, shares_of
 from ..checks import check_inputs
 from ..errors import ChallengerError
-from ..inputs.main_input import LABEL_KEYS, taken_by
+from ..inputs.main_input import taken_by
 from ..inputs.places import Places
 from .classifier import Classifier
 
@@ -41,7 +41,7 @@ class AttributedBatch:
     """Rows that were read. Units are in one line, whatever their grid.
 
     Attributes:
-        inputs: as the model takes them, without labels.
+        inputs: the batch without labels.
         grid: shape of the units of a row.
         labelled: whether the rows came with labels.
         classes: ``(rows,)`` labels, or predictions; -1: the row has none.
@@ -82,14 +82,13 @@ def attributed(classifier: Classifier, batch: Mapping[str, Any]) -> AttributedBa
     """
     units, model = classifier.units, classifier.model
     inputs = {k: v.to(classifier.device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-    given = [inputs.pop(key) for key in list(inputs) if key in (*LABEL_KEYS, "label")]
+    given = [inputs.pop(key) for key in list(inputs) if key in classifier.label_names]
     if units.key not in inputs:
         raise ChallengerError(
             f"The rows hold {', '.join(inputs) or 'nothing'}, but the model needs {units.key!r}. Give texts, or rows as"
             " the model takes them."
         )
-    inputs = taken_by(model, inputs)
-    check_inputs(inputs, model)
+    check_inputs(taken_by(model, inputs), model)
     maskable = units.maskable(inputs)
     labels = _class_of_each_row(given[0], len(maskable)) if given else None
     seen: list[Tensor] = []
@@ -99,7 +98,7 @@ def attributed(classifier: Classifier, batch: Mapping[str, Any]) -> AttributedBa
         predicted = logits.detach().flatten(1).argmax(-1)
         return score_of(logits, predicted if labels is None else labels.clamp(min=0))
 
-    of_input = LRP(model).attribute(inputs, target=score, main_input=units.key)
+    of_input = LRP(model).attribute(taken_by(model, inputs), target=score, main_input=units.key)
     relevance = _finite(units.per_unit(of_input).flatten(1))
     probabilities = classifier.probabilities(seen[-1])
     identities, may_hide = units.identities(inputs).flatten(1), maskable.flatten(1)

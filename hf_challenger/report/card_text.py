@@ -35,12 +35,15 @@ def effective(options: ChallengeOptions, challenger: Challenger) -> ChallengeOpt
     """The options, with the values that the challenger took where they were not set."""
     units: Any = challenger.units
     perturbation = options.challenge_perturbation
+    if perturbation == "auto":  # a cue's place is swapped, whatever fills what a row-level selection hides
+        by_place = options.challenge_selection == CUES and getattr(units, "places", None)
+        perturbation = "swap" if by_place else units.perturbations[0]
     sizes = {size for _, _, size in getattr(units, "_blocks", ())}
     return replace(
         options,
         challenge_threshold=challenger.memory.threshold,
         challenge_rate=challenger.rate,
-        challenge_perturbation=units.perturbations[0] if perturbation == "auto" else perturbation,
+        challenge_perturbation=perturbation,
         challenge_unit_size=sizes.pop() if len(sizes) == 1 else options.challenge_unit_size,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from ..attribution.state import attribution_state
 from ..challenge.perturbation import perturbation_for
 from ..errors import ChallengerError
 from ..inputs import units_for
+from ..inputs.main_input import LABEL_KEYS, taken_by
 from ..inputs.places import Places
 from ..keyed_random import Draw
 from ..logits import logits_of
@@ -23,11 +24,16 @@ class Classifier:
     Args:
         model: comes back as it was.
         tokenizer: of a model of texts.
+        units: the adapter of its input; None: the one that its main input tells.
+        label_names: of the labels in a batch.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any = None) -> None:
+    def __init__(
+        self, model: nn.Module, tokenizer: Any = None, units: Any = None, label_names: Sequence[str] = LABEL_KEYS
+    ) -> None:
         self.model, self.tokenizer = model, tokenizer
-        self.units: Any = units_for(model, tokenizer)
+        self.units: Any = units or units_for(model, tokenizer)
+        self.label_names = tuple(label_names)
         self.reads_tokens = bool(self.units.is_sequence_of_tokens)
         self.places: Places | None = getattr(self.units, "places", None)
         self.device = next(model.parameters()).device
@@ -58,7 +64,7 @@ class Classifier:
     def predict(self, inputs: Mapping[str, Any]) -> Tensor:
         """``(rows, classes)`` probabilities."""
         with attribution_state(self.model), torch.no_grad():
-            return self.probabilities(logits_of(self.model(**inputs), self.model))
+            return self.probabilities(logits_of(self.model(**taken_by(self.model, inputs)), self.model))
 
     def hide(self, inputs: Mapping[str, Any], drop_mask: Tensor, rows: Tensor) -> dict[str, Any]:
         """The batch without the marked units.

@@ -14,6 +14,7 @@ from ..challenge.cues import Cue
 from ..challenge.places import PlaceMemory
 from ..classes import check_single_label
 from ..errors import ChallengerError
+from ..inputs.main_input import LABEL_KEYS
 from .attributed import AttributedBatch, attributed
 from .candidates import candidates, place_memory
 from .classifier import Classifier
@@ -40,6 +41,8 @@ def cue_report(
     rows: int = ROWS,
     top: int = TOP,
     collator: Collate | None = None,
+    units: Any = None,
+    label_names: Sequence[str] = LABEL_KEYS,
 ) -> CueReport:
     """The strongest cues of each class, and what the model does without them.
 
@@ -56,6 +59,8 @@ def cue_report(
         rows: how many are read at most, drawn with a fixed seed.
         top: candidates of each class at most.
         collator: rows → batch. None: padding by the tokenizer, or stacking.
+        units: the adapter that says what may be hidden, see :func:`~..inputs.units_for`. None: the model's main input tells.
+        label_names: of the labels in a batch.
 
     Raises:
         ChallengerError: no rows, a head that gives no single label, labels that the model does not know.
@@ -66,6 +71,11 @@ def cue_report(
     if isinstance(data, (str, dict)):
         found = f"has the splits {', '.join(map(repr, data))}" if isinstance(data, dict) else "is a string"
         raise ChallengerError(f"data {found}; a list of texts, or the rows of one data set, are expected.")
+    if not hasattr(data, "__len__") or not hasattr(data, "__getitem__"):
+        raise ChallengerError(
+            f"data is {type(data).__name__}, whose rows cannot be drawn from. Give a list or a Dataset, such as"
+            " list(data.take(500))."
+        )
     if not len(data):
         raise ChallengerError("The data set is empty. Give at least one row.")
     notes: list[str] = []
@@ -78,7 +88,7 @@ def cue_report(
             given = [accepted(model, row) for row in given]
     if collator is None:
         collator = DataCollatorWithPadding(tokenizer) if hasattr(tokenizer, "pad") else default_data_collator
-    classifier = Classifier(model, tokenizer)
+    classifier = Classifier(model, tokenizer, units, label_names)
     batches = [
         attributed(classifier, collator(batch)) for batch in _progress(batched(given, classifier.units), "reading rows")
     ]

@@ -178,7 +178,7 @@ def test_blocks_are_hidden_in_the_rows_that_are_chosen_and_levels_in_all(levels,
     assert drop_mask[chosen, CUE].all()
     assert drop_mask.sum() == 6 - rows_without
     (cue,) = memory.cues
-    assert cue.hidden_rows == (0 if rows_without else 2)  # of class 1 there are the rows 1 and 5, and neither is chosen
+    assert cue.hidden_rows == 6 - rows_without
 
 
 def test_counts_hidden_rows_and_survives_a_checkpoint():
@@ -189,7 +189,7 @@ def test_counts_hidden_rows_and_survives_a_checkpoint():
     assert mask.any(1).tolist() == chosen.tolist()
     other = PlaceMemory(0.4, 0.65)
     other.load_state_dict(memory.state_dict())
-    assert memory.cues[0].hidden_rows == 2
+    assert memory.cues[0].hidden_rows == 5  # of every class
     assert other.cues == memory.cues
     assert torch.equal(hidden(other), hidden(memory))
     for known in (memory, other):
