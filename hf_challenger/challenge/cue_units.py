@@ -121,5 +121,6 @@ class PlaceCues:
 
     def text_of(self, identities: tuple[int, ...]) -> str:
         """How a cue reads, in the longest batch that was seen."""
-        self.places.lay_out(self.memory.levels, self.memory.layout)
+        if self.memory.layout:
+            self.places.lay_out(self.memory.levels, self.memory.layout)
         return self.places.text_of(identities)
