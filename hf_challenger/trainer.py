@@ -212,6 +212,14 @@ class ChallengerTrainer(ScoredTrainer):
                 self._memory_file = None
         return known
 
+    def _without_leaks(self, inputs: dict[str, Any], step: int) -> dict[str, Any]:
+        """A batch in which what ``challenge_hide`` names tells nothing, as training takes it out; for the calibration."""
+        options = ChallengeOptions.of(self.args)
+        if not options.challenge_hide or not options.challenge_share or self._trains_as_trainer or self.model is None:
+            return inputs
+        known = self._challenger_for(self.model, options)
+        return known.without_leaks(inputs, step)[0]
+
     def _gather_rows(self, rows: Tensor) -> Tensor:
         rows = self.accelerator.pad_across_processes(rows, dim=1, pad_index=-1)  # series of another length
         return self.accelerator.gather(self.accelerator.pad_across_processes(rows, pad_index=-1))
@@ -260,7 +268,7 @@ class ChallengerTrainer(ScoredTrainer):
         return batch * rows_a_micro_batch(self)
 
     def _label_name(self, inputs: Any) -> str:
-        for name in (*(self.label_names or ()), "labels"):
+        for name in (*(self.label_names or ()), "labels", "target_values"):  # the last is PatchTST's
             if name in inputs:
                 return str(name)
         raise NotChallengeable(

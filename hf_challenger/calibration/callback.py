@@ -146,15 +146,18 @@ class CalibrationCallback(TrainerCallback):
         finally:
             args.dataloader_drop_last = drop_last
         config: Any = getattr(self._model(), "config", None)
-        for batch in loader:
+        without_leaks = getattr(trainer, "_without_leaks", None)  # new rows will not have them
+        for number, batch in enumerate(loader):
             inputs = dict(batch)
-            names = {name for name in (*(trainer.label_names or ()), "labels") if name in inputs}
+            names = {name for name in (*(trainer.label_names or ()), "labels", "target_values") if name in inputs}
             labels = inputs.pop(*names) if len(names) == 1 else None
             if not isinstance(labels, Tensor) or labels.numel() != len(labels):
                 raise _NotSingleLabel
             declared, outputs = getattr(config, "problem_type", None), getattr(config, "num_labels", None)
             if problem_type_of(declared, outputs, labels) != "single_label_classification":
                 raise _NotSingleLabel
+            if without_leaks is not None:
+                inputs = without_leaks(inputs, number)
             yield {**taken_by(self._model(), inputs), "labels": labels.reshape(-1).long()}
 
     @staticmethod

@@ -165,7 +165,7 @@ class Challenger:
         positions = torch.arange(first_row, first_row + len(labels), device=device)
         leaked = torch.zeros(len(labels), dtype=torch.bool, device=device)
         if self.leaks:
-            inputs, leaked = self.leaks.removed(inputs, Draw(self.seed, EXCHANGE, step, positions), self.perturb)
+            inputs, leaked = self.without_leaks(inputs, step, first_row)
         may_hide = units.maskable(inputs)
         maskable, grid = may_hide.flatten(1), may_hide.shape[1:]
         offset, draw = keyed_uniform(self.seed, ROWS, step), Draw(self.seed, FILL, step, positions)
@@ -186,6 +186,12 @@ class Challenger:
         drop_mask = drop_mask[:, drop_mask.shape[1] - maskable.shape[1] :]  # places have levels before the units
         self.checks.send()
         return ChallengedBatch(taken_by(self.model, inputs), challenged, drop_mask, not_finite, leaked)
+
+    def without_leaks(self, inputs: dict[str, Any], step: int, first_row: int = 0) -> tuple[dict[str, Any], Tensor]:
+        """The batch without what ``challenge_hide`` names, and ``(rows,)`` bool: which rows held it."""
+        x = inputs[self.units.key]
+        positions = torch.arange(first_row, first_row + len(x), device=x.device)
+        return self.leaks.removed(inputs, Draw(self.seed, EXCHANGE, step, positions), self.perturb)
 
     def _without(self, inputs: dict[str, Any], drop_mask: Tensor, grid: tuple[int, ...], draw: Draw) -> dict[str, Any]:
         """The batch with these units, or places, hidden."""

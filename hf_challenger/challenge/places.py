@@ -38,6 +38,11 @@ def telling(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.nda
     Returns:
         ``(places,)`` in [0, 1]; 0 where nothing can be told: one class, too few rows, or the same content in all rows.
     """
+    return _adjusted_r2(count, total, squares).max(-1, initial=0)
+
+
+def _adjusted_r2(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
+    """``(places, channels)``, see :func:`telling`."""
     rows = count.sum(0)
     classes = (count > 0).sum(0)
     spread = squares.sum(0) - total.sum(0) ** 2 / np.maximum(rows, 1)
@@ -46,22 +51,37 @@ def telling(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.nda
     # What rounding leaves of a constant is no content: means of float32 differ by less than a part in 100,000.
     known &= spread > 1e-10 * np.maximum(squares.sum(0), 1e-2 * max(float(spread.max(initial=0)), 1e-12))
     ratio = within / np.maximum(rows - classes, 1) / np.where(known, spread / np.maximum(rows - 1, 1), 1)
-    return np.where(known, 1 - ratio, 0).max(-1, initial=0)
+    return np.where(known, 1 - ratio, 0)
 
 
-def _sums_of(contents: np.ndarray) -> np.ndarray:
-    """``(3, places, channels)``: how many rows have something there, and the sums of it and of its squares."""
-    known = ~np.isnan(contents)
-    held = np.where(known, contents, 0)
-    return np.stack([known.sum(0), held.sum(0), (held**2).sum(0)])
+def _sums_of(contents: np.ndarray, levels: int) -> np.ndarray:
+    """``(views, 3, places, channels)``: how many rows have something there, and the sums of it and of its squares. The views are the
+    contents as they are, and if there are levels beside their channel's level.
+    """
+    views, channels = [contents], contents.shape[2]
+    if levels in (1, channels):
+        level = contents[:, 0] if levels == 1 else contents[:, :levels, 0]  # (rows, channels)
+        views.append(np.concatenate([contents[:, :levels], contents[:, levels:] - level[:, None]], 1))
+    found = []
+    for view in views:
+        known = ~np.isnan(view)
+        held = np.where(known, view, 0)
+        found.append(np.stack([known.sum(0), held.sum(0), (held**2).sum(0)]))
+    return np.stack(found)
 
 
 def _telling(sums: list[np.ndarray]) -> np.ndarray:
-    """:func:`telling` of one :func:`_sums_of` a class; ``(0,)`` of too few rows."""
-    if sum(int(of_class[0].max(initial=0)) for of_class in sums) - len(sums) < max(FREEDOM, len(sums)):
+    """:func:`telling` of one :func:`_sums_of` a class, in the view in which a place tells less; ``(0,)`` of too few rows.
+
+    An offset is in each block as it is, and a mark that sets the level is in each block beside it.
+    """
+    if sum(int(of_class[0, 0].max(initial=0)) for of_class in sums) - len(sums) < max(FREEDOM, len(sums)):
         return np.zeros(0)
-    count, total, squares = stacked([of_class.swapaxes(0, 1) for of_class in sums], 0.0).transpose(2, 0, 1, 3)
-    return telling(count, total, squares)
+    views = []
+    for view in range(min(map(len, sums))):
+        of_view = stacked([of_class[view].swapaxes(0, 1) for of_class in sums], 0.0)
+        views.append(_adjusted_r2(*of_view.transpose(2, 0, 1, 3)))
+    return np.min(views, 0).max(-1, initial=0)
 
 
 class PlaceMemory(RowMemory):
@@ -88,7 +108,7 @@ class PlaceMemory(RowMemory):
         self.layout: tuple[
             tuple[int, int, int], ...
         ] = ()  # axes, lengths and sizes of the blocks of the longest batch so far
-        # label -> (3, places, channels): count, total, squares; of all its rows, and of those that the model is sure of
+        # label -> (views, 3, places, channels): count, total, squares; of all its rows, and of those that the model is sure of
         self._sums: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._cues: dict[int, Cue] = {}
         self._telling = np.zeros(0)  # (places,)
@@ -144,13 +164,13 @@ class PlaceMemory(RowMemory):
         if rows:
             contents = stacked([held for held, _ in rows.values()]).astype(np.float64)
             sure = np.array([shares.any() for _, shares in rows.values()])
-            every = _sums_of(contents)
-            self._sums[label] = every, every if sure.all() else _sums_of(contents[sure])
+            every = _sums_of(contents, self.levels)
+            self._sums[label] = every, every if sure.all() else _sums_of(contents[sure], self.levels)
 
     def _tell(self) -> np.ndarray:
         """``(places,)`` in [0, 1]: how well each tells the class, over all rows or over those that the model is sure of."""
         every = [sums for sums, _ in self._sums.values()]
-        sure = [sums for _, sums in self._sums.values() if sums[0].max(initial=0) >= ROWS_OF_CLASS]
+        sure = [sums for _, sums in self._sums.values() if sums[0, 0].max(initial=0) >= ROWS_OF_CLASS]
         # The few classes that are learnt first differ anywhere.
         found = [_telling(every), _telling(sure if 2 * len(sure) >= len(every) else [])]
         return stacked(found, 0.0).max(0)

@@ -53,18 +53,18 @@ class Places:
         return torch.cat([self._seen(inputs).expand(-1, self.levels(inputs)), found], 1)
 
     def contents(self, inputs: Mapping[str, Any]) -> Tensor:
-        """``(rows, places, channels)`` floats: the level of a channel, or the mean of each block beside it; NaN where there is none."""
+        """``(rows, places, channels)`` floats: the level of a channel, or the mean of each block; NaN where there is none."""
         blocks = self.blocks
         if blocks.levels is None:
             return blocks.contents(inputs).flatten(1, -2)
         level, seen = blocks.level(inputs), self._seen(inputs)
-        rest = blocks.contents({**inputs, blocks.key: inputs[blocks.key] - level}).flatten(1, -2)
+        of_blocks = blocks.contents(inputs).flatten(1, -2)
         levels = level.float().flatten(1).masked_fill(~seen, torch.nan)
         if blocks.levels == "one":
-            return torch.cat([levels.unsqueeze(1), rest], 1)
-        apart = torch.full((*levels.shape, rest.shape[-1]), torch.nan, device=rest.device)
+            return torch.cat([levels.unsqueeze(1), of_blocks], 1)
+        apart = torch.full((*levels.shape, of_blocks.shape[-1]), torch.nan, device=of_blocks.device)
         apart[..., 0] = levels
-        return torch.cat([apart, rest], 1)
+        return torch.cat([apart, of_blocks], 1)
 
     def _seen(self, inputs: Mapping[str, Any]) -> Tensor:
         """``(rows, levels or 1)`` bool: whether anything was observed there."""

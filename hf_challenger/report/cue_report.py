@@ -95,6 +95,8 @@ def cue_report(
     places = place_memory(classifier, batches)
     found_cues = candidates(classifier, batches, top, notes, places)
     effects = _effects(classifier, batches, found_cues, places)
+    if unmeasured := sum(effect is None for effect in effects):
+        notes.append(f"{unmeasured} candidates could not be measured: without them nothing would be left of any row.")
     leaned_on = [cue for cue, effect in zip(found_cues, effects, strict=True) if effect and effect.leaned_on]
     order = sorted((e for e in effects if e), key=lambda cue: (not cue.leaned_on, -cue.coverage * cue.drop))
     report = CueReport(order, batches[0].labelled, len(given), len(data), notes=notes)

@@ -85,15 +85,22 @@ def with_other_places(
 ) -> dict[str, Any]:
     """The cue's places from rows that are drawn for it, of any class or of another one than the row's; a row without one stays."""
     assert classifier.places is not None
-    key, draw = classifier.units.key, random.Random(0)
+    key = classifier.units.key
     alike = [b for b in batches if b.inputs[key].shape[1:] == h.batch.inputs[key].shape[1:]]
-    rows = [(b, i, label) for b in alike for i, label in enumerate(b.classes.tolist())]
+    rows = [
+        (b, i, label, name)
+        for b in alike
+        for i, (label, name) in enumerate(zip(b.classes.tolist(), b.keys.tolist(), strict=True))
+    ]
+    rows.sort(key=lambda row: row[3])  # the same draws, whatever the order of the data set
     chosen = []
     for own, label in zip(h.rows.tolist(), h.classes.tolist(), strict=True):
         fitting = [row for row in rows if row[2] != label] if other_class else rows
-        chosen.append(draw.choice(fitting or [(h.batch, own, label)]))
+        name = int(h.batch.keys[own])
+        chosen.append(random.Random(name).choice(fitting or [(h.batch, own, label, name)]))
     inputs = h.inputs
     others = {
-        k: torch.stack([b.inputs[k][i] for b, i, _ in chosen]) if has_rows(v, len(chosen)) else v for k, v in inputs.items()
+        k: torch.stack([b.inputs[k][i] for b, i, _, _ in chosen]) if has_rows(v, len(chosen)) else v
+        for k, v in inputs.items()
     }
     return classifier.places.exchanged(inputs, h.mask, others)
