@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import TrainerCallback
+from transformers import PatchTSTConfig, PatchTSTForClassification, TrainerCallback, TrainingArguments
 
 from hf_challenger import (
     ChallengeOptions,
@@ -19,6 +19,7 @@ from hf_challenger import (
     ChallengerTrainer,
     ChallengerWarning,
 )
+from hf_challenger.calibration import CalibrationCallback
 from hf_challenger.challenge.places import PlaceMemory, places_in_one, places_taken_apart
 from hf_challenger.small_models import series_model
 
@@ -232,3 +233,58 @@ def test_a_report_without_rows_to_draw_from_is_refused(tmp_path: Path) -> None:
 def test_a_threshold_that_nothing_reaches_is_refused() -> None:
     with pytest.raises(ChallengerError, match=r"challenge_threshold=1.0 is outside \[0, 1\)"):
         ChallengerConfig("out", challenge_threshold=1.0)
+
+
+def marked(seed: int, leak: bool, rows: int = 96) -> list[dict[str, Any]]:
+    """Channel 0 is quiet but for a large mark at its start, the class's; channel 1 tells the class by its frequency."""
+    generator, found = torch.Generator().manual_seed(seed), []
+    for i in range(rows):
+        x = 0.1 * torch.randn(LENGTH, CHANNELS, generator=generator)
+        phase = 6.28 * float(torch.rand(1, generator=generator))
+        x[:, 1] += torch.sin(torch.arange(LENGTH) * (0.4 + 1.2 * (i % 2)) + phase)
+        x[:4, 0] += (4 * (i % 2) - 2) * leak
+        found.append({"past_values": x, "labels": i % 2})
+    return found
+
+
+def test_a_mark_that_sets_the_level_of_its_channel_is_told_from_the_rest_of_it(tmp_path: Path) -> None:
+    """Beside the level, each window of the channel tells the class; as they are, only the marked one does."""
+    run = trainer(tmp_path, data=marked(0, leak=True), max_steps=400, learning_rate=3e-3, challenge_unit_size=4)
+    run.train()
+    assert {text for text, _, _ in named(run)} <= {"steps 0 to 3", "level of channel 0", "level of channel 0 + steps 0 to 3"}
+    assert any("steps 0 to 3" in text for text, _, _ in named(run))
+    found = run.predict(marked(1, leak=False))
+    assert (found.predictions.argmax(1) == found.label_ids).mean() > 0.9
+
+
+def test_the_temperature_is_fitted_to_rows_without_named_leaks(tmp_path: Path) -> None:
+    """The class is in the level alone, so that nothing is left to tell it by."""
+    expected = {}
+    for names in ([], ["level of channel 0"]):
+        run = trainer(tmp_path, calibrate=True, challenge_selection="named" if names else "cues", challenge_hide=names)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run.train()
+        told = [str(w.message) for w in caught if "not calibrated" in str(w.message)]
+        expected[bool(names)] = [
+            log["expected_accuracy"] for log in run.state.log_history if "expected_accuracy" in log
+        ] or told
+    assert expected[False][0] > 0.7
+    assert isinstance(expected[True][0], str) or expected[True][0] < 0.6
+
+
+def test_patchtst_is_challenged_with_plain_arguments(tmp_path: Path) -> None:
+    config = PatchTSTConfig(
+        num_input_channels=CHANNELS, context_length=LENGTH, patch_length=4, patch_stride=4, d_model=16, num_hidden_layers=1,
+        num_attention_heads=2, ffn_dim=32, num_targets=2, scaling=None,
+    )  # fmt: skip
+    data = [{"past_values": row["past_values"], "target_values": row["labels"]} for row in shifted()]
+    args = TrainingArguments(
+        str(tmp_path), use_cpu=True, report_to="none", max_steps=5, save_strategy="no", disable_tqdm=True
+    )
+    run = ChallengerTrainer(PatchTSTForClassification(config), args, train_dataset=data)
+    run.remove_callback(CalibrationCallback)  # five steps teach nothing
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ChallengerWarning)
+        run.train()
+    assert run._counter.total.rows == 40

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..attribution.methods import METHODS
 from ..attribution.targets import named_target
 from ..challenge import Challenger
+from ..challenge.selection import NAMED
 from ..detokenize import pieces
 from ..errors import ChallengerError
 from ..inputs.blocks import Blocks
@@ -37,6 +38,10 @@ def before_and_after(
         ChallengerError: if no row is challenged at that step.
     """
     units, options = challenger.units, challenger.options
+    if options.challenge_selection == NAMED:
+        raise ChallengerError(
+            "With challenge_selection='named' no relevance says what is hidden, so that there is nothing to show. Take 'cues'."
+        )
     mixed = challenger.challenge(inputs, labels, step)
     index = mixed.challenged.nonzero().flatten()[:rows]
     if not len(index):

@@ -240,6 +240,21 @@ class Squares(nn.Module):
         return SequenceClassifierOutput(logits=self.layer(pixel_values).flatten(1))
 
 
+def test_places_are_measured_the_same_whatever_the_order_of_the_rows() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(80, 1, 16, 16, generator=generator) * 0.2, torch.arange(80) % 2
+    x[:, :, :2, :2] = torch.where(y == 0, 0.6, 0.3).reshape(-1, 1, 1, 1) + 0.2 * torch.rand(80, 1, 2, 2, generator=generator)
+    x[y == 1, :, 8:10, 8:10] = 0.5
+    rows = [{"pixel_values": a, "labels": int(b)} for a, b in zip(x, y, strict=True)]
+    mixed, by_class = (cue_report(Squares(), data) for data in (rows, rows[::2] + rows[1::2]))
+
+    def measured(found: Any) -> list[Any]:
+        return sorted((cue.text, cue.label, cue.hidden, cue.exchanged) for cue in found.cues)
+
+    assert measured(mixed)
+    assert measured(mixed) == measured(by_class)
+
+
 def test_places_of_pictures() -> None:
     generator = torch.Generator().manual_seed(0)
     x, y = torch.rand(40, 1, 16, 16, generator=generator) * 0.2, torch.arange(40) % 2
