@@ -23,7 +23,7 @@ class FloatRows(Dataset[dict[str, Any]]):
 
     Args:
         model: tells the input's name, and the size and number of channels of its images.
-        processor: an image processor; None: images in [0, 1], scaled to the model's size where it has one.
+        processor: an image processor; None: images in [0, 1], scaled to the model's size where it has one. With one they may be too.
         data: paths of images, or one array: uint8 or floats for images, floats for series.
         labels: names of the model's classes, or indices; None: none.
         lengths: of series, before padding.
@@ -46,6 +46,9 @@ class FloatRows(Dataset[dict[str, Any]]):
         if not self.is_image and not isinstance(data, np.ndarray):
             raise ChallengerError(f"The model takes {self.key!r}, not images. Give its own kind of data, as an npz file.")
         self.data, self.lengths = data, lengths
+        self.in_unit_range = False
+        if isinstance(data, np.ndarray) and data.dtype.kind == "f" and len(data) and getattr(processor, "do_rescale", False):
+            self.in_unit_range = bool(data.min() >= 0 and data.max() <= 1)
         self.labels = None if labels is None else class_indices(labels, model)
         if isinstance(data, np.ndarray) and self.is_image and processor is None:
             self.data = channels_first(data, "the images")
@@ -74,5 +77,7 @@ class FloatRows(Dataset[dict[str, Any]]):
             else:
                 one = read_image(one)
         if self.is_image and self.processor is not None:
+            if self.in_unit_range:  # the processor divides by 255
+                one = one * 255
             return self.processor(one, return_tensors="pt")["pixel_values"][0]
         return torch.as_tensor(one, dtype=torch.float32)

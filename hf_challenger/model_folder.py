@@ -16,6 +16,14 @@ EXPECTED = {
 }
 OTHER_PEFT_TASKS = ("TOKEN_CLS", "QUESTION_ANS", "CAUSAL_LM", "SEQ_2_SEQ_LM")
 OTHER_CLASSIFIERS = {"Image": "images", "TimeSeries": "series", "Audio": "audio", "Video": "videos"}
+HEARS = (
+    "Wav2Vec2",
+    "Hubert",
+    "WavLM",
+    "UniSpeech",
+    "Data2VecAudio",
+    "SEW",
+)  # whose audio classifiers end in ForSequenceClassification
 
 
 def json_of(name: str, file: str) -> dict[str, Any] | None:
@@ -94,6 +102,7 @@ def check_task(name: str, kind: str, reads: tuple[str, ...], of_base: bool = Fal
     if kind == "SEQ_CLS" or ("Classification" in task and not task.startswith("Token")):
         words = [what for start, what in OTHER_CLASSIFIERS.items() if task.startswith(start)]
         found = "series" if task == "Classification" else words[0] if words else "texts"  # PatchTSTForClassification
+        found = "audio" if kind.startswith(HEARS) else found
         if found not in reads:
             wanted = " or ".join(reads)
             raise ChallengerError(

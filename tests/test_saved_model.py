@@ -17,6 +17,7 @@ from transformers import ViTImageProcessor, ViTModel
 from hf_challenger import LRP
 from hf_challenger.cues import main as cues
 from hf_challenger.explain.command import main as explain
+from hf_challenger.float_rows import FloatRows
 from hf_challenger.saved_model import load_float_classifier
 from hf_challenger.small_models import image_model
 
@@ -63,6 +64,15 @@ def saved(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(row).save(file)
     return folder, model
+
+
+def test_floats_in_unit_range_are_the_images_that_they_were_made_from() -> None:
+    processor = ViTImageProcessor(size={"height": 16, "width": 16}, image_mean=[0.5] * 3, image_std=[0.5] * 3)
+    x, _ = images()
+    model = image_model("vit", 16, 16, 3, num_labels=2)
+    of_bytes, of_floats = (FloatRows(model, processor, data, None) for data in (np.stack(x), np.stack(x) / 255))
+    for i in range(3):
+        assert torch.allclose(of_floats[i]["pixel_values"], of_bytes[i]["pixel_values"], atol=1e-5)
 
 
 def in_a_corner(patches: str) -> bool:

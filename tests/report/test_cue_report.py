@@ -569,6 +569,7 @@ def test_a_folder_of_peft_adapters(saved: str, tmp_path: Path, capsys: pytest.Ca
         ({"model": "."}, "The folder '.' holds no config.json"),
         ({"model": "damaged"}, "The model in 'damaged' could not be loaded .*valid JSON file.. Give a folder as"),
         ({"model": "adapter"}, "adapter of the model '/no/such/base', and there is no such folder"),
+        ({"model": "sounds"}, "classifies audio .Wav2Vec2ForSequenceClassification., not texts"),
         ({"model": "pictures"}, "classifies images .SmallCNNForImageClassification., not texts. Give data of that kind"),
     ],
 )
@@ -589,6 +590,10 @@ def test_mistakes_end_with_one_sentence(
     adapter = {"task_type": "SEQ_CLS", "base_model_name_or_path": "/no/such/base"}
     Path("adapter/adapter_config.json").write_text(json.dumps(adapter))
     trained_on("images").save_pretrained("pictures")
+    shutil.copytree(saved, "sounds")
+    Path("sounds/config.json").write_text(
+        '{"architectures": ["Wav2Vec2ForSequenceClassification"], "model_type": "wav2vec2"}'
+    )
     flags = {"--file": "data.csv", **changes}
     model = flags.pop("model", saved)
     with pytest.raises(SystemExit) as ended:
