@@ -16,14 +16,8 @@ EXPECTED = {
 }
 OTHER_PEFT_TASKS = ("TOKEN_CLS", "QUESTION_ANS", "CAUSAL_LM", "SEQ_2_SEQ_LM")
 OTHER_CLASSIFIERS = {"Image": "images", "TimeSeries": "series", "Audio": "audio", "Video": "videos"}
-HEARS = (
-    "Wav2Vec2",
-    "Hubert",
-    "WavLM",
-    "UniSpeech",
-    "Data2VecAudio",
-    "SEW",
-)  # whose audio classifiers end in ForSequenceClassification
+# Whose audio classifiers end in ForSequenceClassification.
+HEARS = ("Wav2Vec2", "Hubert", "WavLM", "UniSpeech", "Data2VecAudio", "SEW")
 
 
 def json_of(name: str, file: str) -> dict[str, Any] | None:

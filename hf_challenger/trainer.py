@@ -24,7 +24,7 @@ from .counts import Counts, RowCounter
 from .cue_callback import CueCallback, memory_file, write_cues
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning, NotChallengeable
 from .inputs import units_for
-from .inputs.main_input import LABEL_KEYS
+from .inputs.main_input import LABEL_KEYS, label_names_of
 from .logits import logits_of
 from .losses import IGNORED
 from .scored_trainer import ScoredTrainer
@@ -268,12 +268,13 @@ class ChallengerTrainer(ScoredTrainer):
         return batch * rows_a_micro_batch(self)
 
     def _label_name(self, inputs: Any) -> str:
-        for name in (*(self.label_names or ()), "labels", "target_values"):  # the last is PatchTST's
+        names = label_names_of(self)
+        for name in names:
             if name in inputs:
-                return str(name)
+                return name
         raise NotChallengeable(
             f"The batch holds {', '.join(inputs) or 'nothing'}, but no labels; expected one of"
-            f" {', '.join(map(repr, dict.fromkeys((*(self.label_names or ()), 'labels'))))}. Name the label column 'labels', or"
+            f" {', '.join(map(repr, names))}. Name the label column 'labels', or"
             f" set label_names in the arguments; columns that {type(self.model).__name__}.forward does not take are dropped, so"
             " load a model with a classification head."
         )

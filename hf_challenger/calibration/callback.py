@@ -16,7 +16,7 @@ from transformers import Trainer, TrainerCallback
 from ..attribution.state import attribution_state
 from ..checks import is_sharded, on_all_processes
 from ..errors import ChallengerError, ChallengerWarning
-from ..inputs.main_input import taken_by
+from ..inputs.main_input import label_names_of, taken_by
 from ..last_layer import last_layer_of
 from ..logits import logits_of
 from ..losses import IGNORED, problem_type_of
@@ -149,7 +149,7 @@ class CalibrationCallback(TrainerCallback):
         without_leaks = getattr(trainer, "_without_leaks", None)  # new rows will not have them
         for number, batch in enumerate(loader):
             inputs = dict(batch)
-            names = {name for name in (*(trainer.label_names or ()), "labels", "target_values") if name in inputs}
+            names = [name for name in label_names_of(trainer) if name in inputs]
             labels = inputs.pop(*names) if len(names) == 1 else None
             if not isinstance(labels, Tensor) or labels.numel() != len(labels):
                 raise _NotSingleLabel

@@ -284,9 +284,8 @@ class Challenger:
                 f"The batch holds {', '.join(inputs) or 'nothing'}, but the challenge needs {self.units.key!r}, the main input of"
                 f" {type(self.model).__name__}. Rename the column, or set the model's main_input_name."
             )
-        inputs = {
-            k: v for k, v in inputs.items() if k not in LABEL_KEYS
-        }  # the adapter may read what the model does not take
+        # With what the model does not take: the adapter may read it.
+        inputs = {k: v for k, v in inputs.items() if k not in LABEL_KEYS}
         check_inputs(taken_by(self.model, inputs), self.model, self.checks.expect)
         check_classes(labels, self.model, self.checks.expect)
         if self.options.challenge_selection == CUES:

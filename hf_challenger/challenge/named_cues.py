@@ -71,7 +71,7 @@ class NamedCues:
         places = torch.zeros_like(there)
         for name in self.names:
             places = places | reader.places_of(name, inputs, self.option)
-        return places
+        return places & there if self.of_places else places
 
     def removed(self, inputs: dict[str, Any], draw: Draw, perturb: Perturb) -> tuple[dict[str, Any], Tensor]:
         """The batch in which these cues tell nothing, in every row; and ``(rows,)`` bool: the rows that held one.
@@ -86,7 +86,7 @@ class NamedCues:
                 levels = self.of_places.levels(inputs)
                 parts = [part.strip() for name in self.names for part in name.split("+")]
                 names_level = any(LEVEL.fullmatch(part) for part in parts)
-                place = self.of_places.movable(place & self.of_places.there(inputs), levels, names_level)
+                place = self.of_places.movable(place, levels, names_level)
                 return self.of_places.swapped(inputs, place, draw), place.any(1)
             return PERTURBATIONS["swap"](inputs, place, self.units, draw), place.flatten(1).any(1)
         offsets, scattered = self._offsets(inputs)

@@ -23,7 +23,6 @@ from .row_memory import FEWEST_ROWS, ROWS, RowMemory, stacked
 # of F); with more rows it is found out.
 ROWS_OF_CLASS, FREEDOM = 3, 15
 NUMBERS = 2**23  # that the remembered rows hold together, about: 32 MiB
-WIDTH = 256  # places: rows of a step are padded to a multiple of it, so that all processes bring equal widths
 
 
 def telling(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> np.ndarray:
@@ -105,9 +104,8 @@ class PlaceMemory(RowMemory):
         self.threshold, self.telling = threshold, telling
         self.level_telling = telling if level_telling is None else level_telling
         self.levels = 0  # places that are levels, the first ones
-        self.layout: tuple[
-            tuple[int, int, int], ...
-        ] = ()  # axes, lengths and sizes of the blocks of the longest batch so far
+        # Axes, lengths and sizes of the blocks of the longest batch so far.
+        self.layout: tuple[tuple[int, int, int], ...] = ()
         # label -> (views, 3, places, channels): count, total, squares; of all its rows, and of those that the model is sure of
         self._sums: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._cues: dict[int, Cue] = {}
@@ -309,14 +307,11 @@ def places_in_one(labels: Tensor, keys: Tensor, contents: Tensor, shares: Tensor
     """What :meth:`PlaceMemory.remember` takes as one tensor, so that it is gathered and copied to the host once.
 
     Returns:
-        ``(rows, 5 + places · (1 + channels))`` int64, with places up to a multiple of :data:`WIDTH`; floats are there by their bits.
+        ``(rows, 5 + places · (1 + channels))`` int64; floats are there by their bits.
         Tensors of other widths can be joined with it, filled up with -1.
     """
-    places = shares.shape[1] + -shares.shape[1] % WIDTH
-    missing = places - shares.shape[1]
-    held = torch.nn.functional.pad(contents.float(), (0, 0, 0, missing), value=torch.nan).flatten(1)
-    floats = torch.cat([torch.nn.functional.pad(shares.float(), (0, missing)), held], 1).contiguous().view(torch.int32)
-    counts = torch.tensor([[places, contents.shape[2], levels]]).expand(len(labels), 3).to(labels)
+    floats = torch.cat([shares.float(), contents.float().flatten(1)], 1).contiguous().view(torch.int32)
+    counts = torch.tensor([[shares.shape[1], contents.shape[2], levels]]).expand(len(labels), 3).to(labels)
     return torch.cat([labels[:, None], keys[:, None], counts, floats], 1)
 
 

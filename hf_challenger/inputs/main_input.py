@@ -16,6 +16,11 @@ LABEL_KEYS = ("labels", "label", "label_ids", "target_values")
 USUAL_NAMES = ("input_ids", "pixel_values", "input_values", "input_features", "past_values", "inputs", "x")
 
 
+def label_names_of(trainer: Any) -> tuple[str, ...]:
+    """The names under which a ``Trainer``'s batch may hold its labels, those that its arguments give first."""
+    return tuple(dict.fromkeys((*(trainer.label_names or ()), "labels", "target_values")))  # the last is PatchTST's
+
+
 def main_input_of(model: nn.Module) -> str:
     """The name of a model's main input, before any batch is seen.
 
