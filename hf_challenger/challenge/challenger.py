@@ -44,7 +44,7 @@ ROWS, UNITS, FILL, STEPS, EXCHANGE = 0, 1, 2, 3, 4
 
 SURE = 0.5  # probability of the gold class from which a row's relevance tells what the class rests on
 # Share of the steps that feed the cue memory: until it is settled, and from then on. An attribution costs about two thirds of a step.
-ATTRIBUTED, ATTRIBUTED_SETTLED = 1 / 3, 1 / 12
+ATTRIBUTED, ATTRIBUTED_SETTLED = 1 / 4, 1 / 12
 
 Gather = Callable[[Tensor], Tensor]
 
