@@ -78,7 +78,7 @@ TABLE: dict[str, list[Row]] = {
         Row("Quantized base models", SAVERS, "test_quantized_is_refused", True),
     ],
     "Losses and tasks": [
-        Row("Single-label, multi-label and regression heads; `return_dict=False`", TRAINER, "test_problems"),
+        Row("Single-label heads; multi-label and regression heads row by row; `return_dict=False`", TRAINER, "test_problems"),
         Row("`label_smoothing_factor`", TRAINER, "test_label_smoothing_is_trainers"),
         Row("`compute_loss_func`", TRAINER, "test_users_loss_gets_the_challenged_batch"),
         Row("A `compute_loss` of one's own that calls ours", SWAP, "test_a_loss_that_calls_ours_says_nothing_and_the_card_counts"),
@@ -133,7 +133,7 @@ HEAD = """# What works with ChallengerTrainer
 Made by `python tests/support_table.py` from the tests that it names: *works* means that they passed, *refused* quotes the
 `ChallengerError` that they provoked. All of it ran on the CPU.
 
-Never run on a GPU: anything. `python benchmarks/device_check.py` runs in eight minutes what needs one: step costs, bf16, fp16, FSDP2
+Nothing was ever run on a GPU. `python benchmarks/device_check.py` runs in eight minutes what needs one: step costs, bf16, fp16, FSDP2
 through Trainer, the tests marked `gpu`, and training with a planted cue. Its small form was run on the CPU.
 
 Not run at all, for want of the hardware or the package: DeepSpeed ZeRO-1 and ZeRO-2, tensor parallelism, TPUs, and CUDA graphs.
@@ -141,6 +141,7 @@ Not run at all, for want of the hardware or the package: DeepSpeed ZeRO-1 and Ze
 The loss is the model's own, or that of `compute_loss_func`, on the challenged batch.
 
 A model that is refused here is trained as by `Trainer`, with one warning, where no challenge option is set.
+Tests of this page that set nothing else hide row by row (`challenge_selection="sample"`).
 
 ## Launching on several GPUs and machines
 
