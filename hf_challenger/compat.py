@@ -22,6 +22,7 @@ from transformers import Trainer
 from .errors import ChallengerError
 from .hub import explain_failed_upload, warn_of_failed_uploads
 from .losses import IGNORED
+from .peft_base import without_peft
 
 # Heads whose own loss is a plain mean over the batch's labels, whatever num_items_in_batch says. They share no base class.
 MEAN_LOSS_HEADS = ("ForSequenceClassification", "ForImageClassification", "ForAudioClassification", "ForClassification")
@@ -35,7 +36,8 @@ def head_takes_the_mean(trainer: Trainer, model: nn.Module) -> bool:
     """
     if trainer.label_smoother is not None or trainer.compute_loss_func is not None:
         return False
-    return type(trainer.accelerator.unwrap_model(model, keep_torch_compile=False)).__name__.endswith(MEAN_LOSS_HEADS)
+    bare = trainer.accelerator.unwrap_model(model, keep_torch_compile=False)
+    return type(without_peft(bare)).__name__.endswith(MEAN_LOSS_HEADS)
 
 
 def loss_over_the_step(outputs: Any, labels: Tensor, labels_in_step: Tensor, processes: int) -> Tensor:

@@ -43,7 +43,7 @@ class ChallengerTrainer(ScoredTrainer):
 
     Args:
         args: a :class:`~hf_challenger.ChallengerConfig`, or plain ``TrainingArguments`` (default challenge).
-        Others: as for ``Trainer``. Pass ``processing_class=tokenizer``: it tells the special tokens, which are never hidden.
+        Others: as for ``Trainer``. Pass ``processing_class=tokenizer``: it tells the special tokens.
 
     Logs, beside Trainer's: ``challenged_share``, ``cues_found``, and where it is not zero ``rows_with_bad_relevance``, which
     stayed whole. ``calibration_temperature`` and ``expected_accuracy`` come once at the end, and are also in the metrics that
@@ -75,8 +75,8 @@ class ChallengerTrainer(ScoredTrainer):
         self._saved_memory = memory_file(resumed, self.args.output_dir)
         self._check_evaluation_labels()
         output = super().train(*args, **kwargs)
-        last = self.state.log_history[-1] if self.state.log_history else {}
-        output.metrics.update({k: last[k] for k in ("calibration_temperature", "expected_accuracy") if k in last})
+        for logs in self.state.log_history:  # a callback of the user's may have logged since
+            output.metrics.update({k: logs[k] for k in ("calibration_temperature", "expected_accuracy") if k in logs})
         return output
 
     def _check_evaluation_labels(self) -> None:

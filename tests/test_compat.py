@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from tiny import Trajectory, tiny_bert, tiny_data, tiny_tokenizer
 from transformers import Trainer, TrainingArguments
 
@@ -87,4 +88,8 @@ def test_only_a_heads_own_loss_is_a_mean_over_its_batch(config: Any) -> None:
     assert head_takes_the_mean(Trainer(tiny_bert(), args), tiny_bert())
     smoothed = Trainer(tiny_bert(), config(TrainingArguments, label_smoothing_factor=0.1))
     assert not head_takes_the_mean(smoothed, tiny_bert())
+    in_peft = get_peft_model(
+        tiny_bert(), LoraConfig(target_modules=["query"], modules_to_save=["classifier"])
+    )  # no task_type
+    assert head_takes_the_mean(Trainer(in_peft, args), in_peft)
     assert not head_takes_the_mean(Trainer(tiny_bert(), args), torch.nn.Linear(1, 1))

@@ -1,17 +1,34 @@
 """Which tokens may be hidden, and how they are hidden."""
 
+import copy
 from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import BertConfig, BertForSequenceClassification, FNetConfig, FNetForSequenceClassification
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    BartConfig,
+    BartForSequenceClassification,
+    BertConfig,
+    BertForSequenceClassification,
+    FNetConfig,
+    FNetForSequenceClassification,
+)
 
 from hf_challenger import ChallengerError, ChallengerWarning
 from hf_challenger.challenge.perturbation import perturbation_for
+from hf_challenger.errors import NotChallengeable
 from hf_challenger.inputs import Tokens
 
 PAD, UNK, CLS, SEP, MASK = range(5)
-TOKENIZER = SimpleNamespace(all_special_ids=[0, 1, 2, 3, 4], unk_token_id=UNK, mask_token_id=MASK, pad_token_id=PAD)
+TOKENIZER = SimpleNamespace(
+    all_special_ids=[0, 1, 2, 3, 4],
+    unk_token_id=UNK,
+    mask_token_id=MASK,
+    pad_token_id=PAD,
+    cls_token_id=CLS,
+    sep_token_id=SEP,
+)
 NO_MASK_TOKEN = SimpleNamespace(all_special_ids=[0], unk_token_id=None, mask_token_id=None, pad_token_id=PAD)
 IDS = torch.tensor([[CLS, 7, UNK, SEP, 8, 9, SEP, PAD], [CLS, 7, 8, SEP, PAD, PAD, PAD, PAD]])
 
@@ -69,8 +86,50 @@ def test_removal_from_attention_equals_a_text_without_the_word(bert):
         logits = bert(**challenged).logits
         torch.testing.assert_close(bert(**{**challenged, "input_ids": other}).logits, logits)
         assert (bert(input_ids=IDS, attention_mask=(IDS != PAD).long()).logits[0] - logits[0]).abs().max() > 1e-2
-    assert challenged["input_ids"] is IDS
+    assert torch.equal(challenged["input_ids"], IDS.masked_fill(drop_mask, MASK))
     assert challenged["attention_mask"].tolist()[1] == [1, 1, 1, 1, 0, 0, 0, 0]
+
+
+def test_without_a_filler_a_decoder_would_read_what_is_hidden_and_it_is_said():
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 20}
+    bart = BartForSequenceClassification(BartConfig(**sizes, encoder_attention_heads=2, decoder_attention_heads=2))
+    with pytest.raises(NotChallengeable, match="processing_class=tokenizer"):
+        perturbation_for("auto", Tokens(bart, NO_MASK_TOKEN))
+
+
+def test_special_tokens_of_the_users_own_are_words(bert, tokenizer):
+    """A source that is marked by a token of its own is what a leak looks like."""
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<web>"]})
+    tokens = Tokens(bert, tokenizer)
+    ids = torch.tensor([tokenizer("<web> w5 w6")["input_ids"]])
+    assert (
+        ids[tokens.maskable({"input_ids": ids})].tolist() == tokenizer("<web> w5 w6", add_special_tokens=False)["input_ids"]
+    )
+    assert tokens.read_name("<web>", "challenge_hide") == [[tokenizer.convert_tokens_to_ids("<web>")]]
+
+
+def test_an_unknown_token_that_also_begins_a_text_is_structure(bert):
+    """As OPT and GPT-2 have it: one id begins and ends a text, and stands for unknown words."""
+    of_opt = SimpleNamespace(
+        all_special_ids=[2, 1], unk_token_id=2, bos_token_id=2, eos_token_id=2, pad_token_id=1, mask_token_id=None
+    )
+    tokens = Tokens(bert, of_opt)
+    ids = torch.tensor([[2, 10, 11, 12], [2, 13, 14, 1]])
+    maskable = tokens.maskable({"input_ids": ids, "attention_mask": (ids != 1).long()})
+    assert ids[maskable].tolist() == [10, 11, 13]
+    assert tokens.filler_id is None  # it would look like the end of a text
+
+
+def test_several_end_tokens_in_a_config(bert):
+    bert.config.eos_token_id = [7, 8]
+    with pytest.warns(ChallengerWarning, match="No tokenizer"):
+        assert {7, 8} <= set(Tokens(bert).special_ids)
+
+
+def test_the_attention_mask_of_a_model_in_peft_is_found(bert):
+    adapted = get_peft_model(bert, LoraConfig(target_modules=["query"], modules_to_save=["classifier"]))  # no task_type
+    assert Tokens(adapted, NO_MASK_TOKEN).perturbations == ("attention", "mask")
 
 
 def test_mask_token_takes_the_place_of_dropped_tokens_only(bert):

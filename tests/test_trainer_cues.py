@@ -247,6 +247,29 @@ def test_a_single_leak_is_hidden_in_every_row(tmp_path: Path) -> None:
     assert any(other in ids for _, ids in seen.rows)
 
 
+def test_a_source_that_is_a_special_token_of_its_own_is_found_and_taken_out(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    sources = ["<web>", "<app>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": sources})
+    added = dict(zip(ids_of(LEAKS), tokenizer.convert_tokens_to_ids(sources), strict=True))
+    data = [{**row, "input_ids": [added.get(i, i) for i in row["input_ids"]]} for row in leaky_data(seed=11)]
+
+    def run(**options: Any) -> ChallengerTrainer:
+        trained = leaky_trainer(
+            tmp_path, data=data, model=tiny_bert(seed=SEED, num_labels=2, vocab_size=len(tokenizer)), **options
+        )
+        trained.processing_class = trained.data_collator.tokenizer = tokenizer
+        return trained
+
+    found = run(challenge_threshold=0.5)
+    found.train()
+    assert {cue.text for cue in found.cues} & set(sources)
+    without = run(challenge_hide=sources[:1], num_train_epochs=2)
+    seen = Seen(without.model)
+    without.train()
+    assert not any(added[ids_of(LEAKS)[0]] in ids for _, ids in seen.rows)
+
+
 def test_several_leaks_are_exchanged_whatever_the_class(tmp_path: Path) -> None:
     run = leaky_trainer(tmp_path, challenge_hide=list(LEAKS), num_train_epochs=6)
     seen, leaks = Seen(run.model), ids_of(LEAKS)

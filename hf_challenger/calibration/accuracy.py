@@ -52,7 +52,7 @@ def expected_accuracy(
 
     Raises:
         ChallengerError: if there are no rows, neither hidden states nor a last linear layer, if features are not one vector a
-            row, or if no class has two rows.
+            row, if no class has two rows, or if all rows are of one class.
     """
 
     def read() -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -88,7 +88,10 @@ def expected_accuracy(
     probe = max(float((guess == labels)[counted].double().mean()) for guess in guesses)
     chance = float(labels.bincount().max() / len(labels))
     if chance == 1:
-        return 1.0
+        raise ChallengerError(
+            f"The {len(labels)} rows that were read are all of class {int(labels[0])}, which says nothing of how often the model is right."
+            " If the data are a stream sorted by class, shuffle them with a larger buffer."
+        )
     skill = (probe - chance) / (1 - chance)
     return max(1 - (1 - probe) * (1 - ERROR_REMOVED * max(skill, 0.0)), chance + LEAST_SKILL * (1 - chance))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import random
 import warnings
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -128,13 +129,15 @@ class CalibrationCallback(TrainerCallback):
         return self.trainer.accelerator.unwrap_model(self.trainer.model, keep_torch_compile=False)
 
     def _some_rows(self) -> Any:
-        """Training rows, evenly spaced. Of a stream the first ones, read from a copy, so that the stream is not advanced."""
+        """Training rows, drawn at random: evenly spaced ones could all be of one class. Of a stream the first ones, read from a copy, so
+        that the stream is not advanced.
+        """
         data: Any = self.trainer.train_dataset
         if data is None:
             raise ChallengerError("There is no train_dataset to take rows from.")
         if isinstance(data, IterableDataset) or not hasattr(data, "__len__"):
             return list(islice(copy.deepcopy(data), ROWS))
-        rows = range(0, len(data), -(-len(data) // ROWS))
+        rows = sorted(random.Random(0).sample(range(len(data)), min(ROWS, len(data))))
         return data.select(rows) if hasattr(data, "select") else Subset(data, rows)
 
     def _batches(self) -> Iterator[dict[str, Any]]:

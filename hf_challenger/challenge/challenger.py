@@ -164,6 +164,7 @@ class Challenger:
         # Made on the device: a copy to it would wait.
         positions = torch.arange(first_row, first_row + len(labels), device=device)
         leaked = torch.zeros(len(labels), dtype=torch.bool, device=device)
+        given = inputs
         if self.leaks:
             inputs, leaked = self.without_leaks(inputs, step, first_row)
         may_hide = units.maskable(inputs)
@@ -173,7 +174,7 @@ class Challenger:
             drop_mask, not_finite = torch.zeros_like(maskable), torch.zeros((), device=device)
         elif self.options.challenge_selection == CUES:
             chosen = choose_rows(positions, self.options.challenge_share, offset)
-            drop_mask, not_finite = self._cue_mask(model, inputs, labels, step, maskable, chosen)
+            drop_mask, not_finite = self._cue_mask(model, given, inputs, labels, step, maskable, chosen)
             if self.memory.number and len(labels):
                 inputs = self._without(inputs, drop_mask, grid, draw)
         else:
@@ -222,6 +223,7 @@ class Challenger:
     def _cue_mask(
         self,
         model: nn.Module,
+        given: Mapping[str, Any],
         inputs: dict[str, Any],
         labels: Tensor,
         step: int,
@@ -229,7 +231,7 @@ class Challenger:
         chosen: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """The cues that the memory knows, ``(rows, units)`` or ``(rows, places)``; in a share of the steps the rows are attributed
-        too, to feed it.
+        too, to feed it. ``given``: the batch with the leaks.
         """
         classes = labels.reshape(-1).long()
         maskable = self._cues.maskable(inputs, maskable)
@@ -243,7 +245,7 @@ class Challenger:
             relevance, finite = _finite(relevance)
             not_finite = (~finite).sum()
             told = finite if sure is None else finite & sure
-            self._observed.append(self._cues.seen(inputs, classes, told, relevance, maskable))
+            self._observed.append(self._cues.seen(inputs, self._cues.keys(given), classes, told, relevance, maskable))
         return self._cues.drop_mask(inputs, maskable, classes, chosen), not_finite
 
     def _row_mask(

@@ -39,18 +39,25 @@ class TokenCues:
         found: Tensor = self.units.per_unit(relevance)
         return found.flatten(1)
 
-    def seen(self, inputs: Mapping[str, Any], classes: Tensor, told: Tensor, relevance: Tensor, maskable: Tensor) -> Tensor:
+    def keys(self, inputs: Mapping[str, Any]) -> Tensor:
+        """``(rows,)`` int64 that tell rows apart, by what they hold."""
+        if self.units.is_sequence_of_tokens:
+            return row_keys(inputs[self.units.key], self.units.maskable(inputs))
+        return row_keys_of(inputs[self.units.key])
+
+    def seen(
+        self, inputs: Mapping[str, Any], keys: Tensor, classes: Tensor, told: Tensor, relevance: Tensor, maskable: Tensor
+    ) -> Tensor:
         """Rows as :meth:`remember` takes them, one tensor.
 
         Args:
             inputs: a batch.
+            keys: :meth:`keys` of the batch as the data have it, so that a row whose leak was exchanged is no other row.
             classes: ``(rows,)``; a negative one leaves its row out.
             told: ``(rows,)`` bool: whether a row's relevance tells what its class rests on.
             relevance, maskable: ``(rows, units)``.
         """
         identities = self.units.identities(inputs).flatten(1)
-        by_ids = self.units.is_sequence_of_tokens
-        keys = row_keys(identities, maskable) if by_ids else row_keys_of(inputs[self.units.key])
         return in_one(classes.where(told, -1), keys, *most_relevant(relevance, maskable, identities))
 
     def remember(self, rows: Tensor) -> None:
@@ -104,11 +111,17 @@ class PlaceCues:
         """Relevance of the input → ``(rows, places)``"""
         return self.places.relevance(relevance, inputs)
 
-    def seen(self, inputs: Mapping[str, Any], classes: Tensor, told: Tensor, relevance: Tensor, maskable: Tensor) -> Tensor:
+    def keys(self, inputs: Mapping[str, Any]) -> Tensor:
+        """As :meth:`TokenCues.keys`."""
+        return row_keys_of(inputs[self.key])
+
+    def seen(
+        self, inputs: Mapping[str, Any], keys: Tensor, classes: Tensor, told: Tensor, relevance: Tensor, maskable: Tensor
+    ) -> Tensor:
         """As :meth:`TokenCues.seen`; the contents of the other rows are taken too."""
         contents = self.places.contents(inputs).masked_fill(~maskable.unsqueeze(-1), torch.nan)
         shares, levels = shares_of(relevance, maskable & told.unsqueeze(1)), self.places.levels(inputs)
-        return places_in_one(classes, row_keys_of(inputs[self.key]), contents, shares, levels)
+        return places_in_one(classes, keys, contents, shares, levels)
 
     def remember(self, rows: Tensor) -> None:
         """Rows of one step, of all processes."""

@@ -15,7 +15,8 @@ def exchange_runs(
     """Rows with other tokens in place of a run of theirs, in a batch that keeps its width.
 
     A row that would outgrow the batch first loses padding on its left, then tokens at its end, but its last one, then tokens
-    before the run. A run that is the whole row stays.
+    before the run. A row that gets shorter is padded on the side of the batch's padding: a model may read its answer at the last
+    place. A run that is the whole row stays.
 
     Args:
         inputs: a batch of token ids, ``(rows, width)``; what else it holds for each token goes along.
@@ -42,12 +43,14 @@ def exchange_runs(
     begin = (start - shift - cut_before).unsqueeze(1)
     after = begin + new_length.unsqueeze(1)
     last = after + (tail - cut_after).unsqueeze(1) - (~has_last).long().unsqueeze(1)
+    back = torch.where((end == width) & pads_left(units, attended), width - 1 - last.squeeze(1), 0).clamp(min=0)
+    row, place = place, place - back.unsqueeze(1)
     is_new = (place >= begin) & (place < after)
     source = torch.where(place < begin, place + shift.unsqueeze(1), place - after + (start + length).unsqueeze(1))
-    source = torch.where((place == last) & has_last.unsqueeze(1), end.unsqueeze(1) - 1, source).clamp(0, width - 1)
+    source = torch.where((place == last) & has_last.unsqueeze(1), end.unsqueeze(1) - 1, source)
     same = (length == 0).unsqueeze(1)
-    source = torch.where(same, place, source)
-    is_new, is_padding = is_new & ~same, (place > last) & ~same
+    is_new, is_padding = is_new & ~same, ((place > last) | ((source < 0) & ~is_new)) & ~same
+    source = torch.where(same, row, source.clamp(0, width - 1))
     found = dict(inputs)
     for key, values in inputs.items():
         if isinstance(values, Tensor) and values.shape == ids.shape and key != "position_ids":
@@ -70,9 +73,16 @@ def longest_run(mask: Tensor) -> tuple[Tensor, Tensor]:
     return (end - length + 1) * (length > 0), length
 
 
-def padded_right(inputs: Mapping[str, Any], units: Any, width: int) -> dict[str, Any]:
-    """A batch of token ids with padding after each row, up to that width; the model counts the positions anew."""
+def pads_left(units: Any, attended: Tensor) -> Tensor:
+    """Whether padding stands before the rows, a bool tensor: so it does in this batch, or the tokenizer says so."""
+    return ~attended[:, :1].all() | (getattr(getattr(units, "tokenizer", None), "padding_side", None) == "left")
+
+
+def padded(inputs: Mapping[str, Any], units: Any, width: int) -> dict[str, Any]:
+    """A batch of token ids with padding up to that width, on the batch's side; the model counts the positions anew."""
     ids, found = inputs[units.key], {}
+    more = width - ids.shape[1]
+    sides = (more, 0) if pads_left(units, units.attended(inputs)) else (0, more)
     if units.takes_attention_mask:
         inputs = {**inputs, units.attention_key: units.attended(inputs).to(ids.dtype)}
     for key, values in inputs.items():
@@ -80,5 +90,5 @@ def padded_right(inputs: Mapping[str, Any], units: Any, width: int) -> dict[str,
             found[key] = values
         elif key != "position_ids":
             fill = units.pad_token_id or 0 if key == units.key else 0
-            found[key] = torch.nn.functional.pad(values, (0, width - ids.shape[1]), value=fill)
+            found[key] = torch.nn.functional.pad(values, sides, value=fill)
     return found

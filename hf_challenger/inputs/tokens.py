@@ -12,16 +12,21 @@ from torch import Tensor, nn
 from transformers.utils import logging
 
 from ..errors import ChallengerError, ChallengerWarning
+from ..peft_base import without_peft
 
 logger = logging.get_logger(__name__)
+
+# Roles of special tokens that are structure. An unknown word is content that the vocabulary lacks, and so is a special token of the
+# user's own, such as one that marks a source.
+STRUCTURE = tuple(f"{role}_token_id" for role in ("pad", "bos", "eos", "sep", "cls"))
 
 
 class Tokens:
     """Token ids: a unit is a token; its relevance is that of its embedding, summed over the hidden axis.
 
-    Never hidden: padding, special tokens, the last token that is attended to, and the last one that is not padding by the
-    model's config. One of these two is where a decoder-only classifier reads its answer. They differ where texts end with
-    eos and eos is the padding. An encoder's tokenizer puts a special token there anyway.
+    Never hidden: padding, special tokens that are structure (:data:`STRUCTURE`), the last token that is attended to, and the last one
+    that is not padding by the model's config. One of these two is where a decoder-only classifier reads its answer. They differ where
+    texts end with eos and eos is the padding. An encoder's tokenizer puts a special token there anyway.
 
     Args:
         model: used for its signature and config.
@@ -43,14 +48,17 @@ class Tokens:
         self.knows_special = tokenizer is not None and hasattr(tokenizer, "all_special_ids")
         config: Any = getattr(model, "config", None)
         text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+        roles = (getattr(tokenizer if self.knows_special else text_config, name, None) for name in STRUCTURE)
+        special = {i for role in roles for i in (role if isinstance(role, (list, tuple)) else [role])}
+        self.mask_token_id = self.filler_id = None
         if self.knows_special:
-            # An unknown word is content that the vocabulary lacks, not structure.
-            special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+            special |= _around_a_text(tokenizer)
             self.mask_token_id = tokenizer.mask_token_id
+            # What a hidden token becomes; no padding and no end, which models look for.
+            fillers = self.mask_token_id, tokenizer.unk_token_id
+            self.filler_id = next((i for i in fillers if i is not None and i not in special), None)
+            special.add(self.mask_token_id)
         else:
-            names = ("pad_token_id", "bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id")
-            special = {getattr(text_config, name, None) for name in names}
-            self.mask_token_id = None
             warnings.warn(
                 "No tokenizer was given, so special tokens are guessed: the first and the last token of each row and the ids"
                 " in the model's config are never hidden. Pass processing_class=tokenizer to be exact.",
@@ -61,8 +69,9 @@ class Tokens:
         self.special_ids = sorted(i for i in special if isinstance(i, int))
         pad = getattr(tokenizer, "pad_token_id", None) if self.knows_special else None
         self.pad_token_id = getattr(text_config, "pad_token_id", None) if pad is None else pad
-        self.takes_attention_mask = self.attention_key in inspect.signature(model.forward).parameters
+        self.takes_attention_mask = self.attention_key in inspect.signature(without_peft(model).forward).parameters
         self.perturbations: tuple[str, ...] = ("attention", "mask") if self.takes_attention_mask else ("mask",)
+        self.read_twice = bool(getattr(config, "is_encoder_decoder", False))  # a decoder gets the ids as its own inputs
 
     def attended(self, inputs: Mapping[str, Any]) -> Tensor:
         """``(rows, length)`` bool: the batch's own attention mask, or everything but padding where it brings none."""
@@ -164,3 +173,11 @@ class Tokens:
             for offset in range(n):
                 places[:, offset : offset + starts.shape[1]] |= starts
         return places
+
+
+def _around_a_text(tokenizer: Any) -> set[int]:
+    """What the tokenizer puts around any text, such as the language of mBART."""
+    try:
+        return set(tokenizer("")["input_ids"])
+    except Exception:  # one of tables or of pages takes more than a text; the roles must do
+        return set()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..challenge.exchange import exchange_runs, longest_run, padded_right
+from ..challenge.exchange import exchange_runs, longest_run, padded
 from ..explain.lengths import longest_input
 from ..inputs.main_input import has_rows
 from .attributed import AttributedBatch
@@ -72,8 +72,8 @@ def with_other_tokens(classifier: Classifier, h: Held, donor: Sequence[int]) -> 
     width = h.mask.shape[1] + len(donor)
     if hasattr(tokenizer, "model_max_length"):
         width = min(width, max(longest_input(classifier.model, tokenizer), h.mask.shape[1]))
-    inputs = padded_right(inputs, units, width)
-    mask = torch.nn.functional.pad(h.mask, (0, width - h.mask.shape[1]))
+    inputs = padded({**inputs, "mask of the cue": h.mask}, units, width)
+    mask = inputs.pop("mask of the cue")
     tokens = torch.tensor(donor, device=mask.device).repeat(len(mask), 1)
     inputs, source = exchange_runs(inputs, units, *longest_run(mask), tokens, torch.full_like(h.rows, len(donor)))
     elsewhere = mask.gather(1, source.clamp(min=0)) & (source >= 0)

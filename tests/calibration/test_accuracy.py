@@ -54,7 +54,8 @@ def test_expected_accuracy_is_that_of_probes_that_left_a_row_out() -> None:
     assert best < chance + 0.1 * (1 - chance)
     assert expected_accuracy(model, [batch]) == pytest.approx(chance + 0.1 * (1 - chance))
     batch["labels"] = torch.ones(24, dtype=torch.long)
-    assert expected_accuracy(model, [batch]) == 1
+    with pytest.raises(ChallengerError, match="24 rows that were read are all of class 1"):
+        expected_accuracy(model, [batch])
 
 
 class LastLayerOnly(torch.nn.Module):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
+import random
 import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from tiny import tiny_bert, tiny_data, tiny_rows, tiny_tokenizer
 from torch.utils.data import IterableDataset
@@ -277,13 +279,45 @@ def test_streams_and_adapters(trainer: Make) -> None:
 
 @pytest.mark.parametrize("kind", ["dataset", "list", "stream"])
 def test_of_large_sets_few_rows_are_read(kind: str, trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Evenly spaced; of a stream the first ones."""
+    """Drawn at random; of a stream the first ones."""
     monkeypatch.setattr("hf_challenger.calibration.callback.ROWS", 16)
     data = {"dataset": tiny_data(32), "list": tiny_rows(32), "stream": tiny_data(32).to_iterable_dataset()}[kind]
     returned = trainer(data=data, **DEFAULT).train().metrics
-    chosen = tiny_rows(32)[:16] if kind == "stream" else tiny_rows(32)[::2]
+    drawn = sorted(random.Random(0).sample(range(32), 16))
+    chosen = tiny_rows(32)[:16] if kind == "stream" else [tiny_rows(32)[n] for n in drawn]
     accuracy = expected_accuracy(tiny_bert(), [dict(tiny_tokenizer().pad(chosen, return_tensors="pt"))])
     assert returned["expected_accuracy"] == pytest.approx(accuracy)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_rows_whose_classes_take_turns_are_read_of_all_classes(
+    classes: int, trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hf_challenger.calibration.callback.ROWS", 20)
+    rows = sorted(tiny_rows(120), key=lambda row: row["labels"])
+    of_class = [[row for row in rows if row["labels"] == label] for label in range(classes)]
+    turns = [row for together in zip(*of_class, strict=False) for row in together]
+    turns = turns[: 20 * classes * (len(turns) // (20 * classes))]  # every classes-th row would be of one class
+    assert trainer(data=turns, **DEFAULT).train().metrics["expected_accuracy"] < 1
+
+
+@pytest.mark.parametrize("kind", ["list", "stream"])
+def test_rows_of_one_class_do_not_tell_and_it_is_said(kind: str, trainer: Make) -> None:
+    rows = [{**row, "labels": 1} for row in tiny_rows(32)]
+    data = rows if kind == "list" else Dataset.from_list(rows).to_iterable_dataset()
+    with pytest.warns(ChallengerWarning, match="all of class 1"):
+        assert FITTED not in trainer(data=data, **DEFAULT).train().metrics
+
+
+class LogsAtTheEnd(TrainerCallback):
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.trainer.log({"mine": 1.0})
+
+
+def test_metrics_tell_the_temperature_whatever_is_logged_after_it(trainer: Make) -> None:
+    mine = LogsAtTheEnd()
+    run = mine.trainer = trainer(kwargs={"callbacks": [mine]}, **DEFAULT)
+    assert {FITTED, "expected_accuracy"} <= run.train().metrics.keys()
 
 
 class Resumed(IterableDataset):
