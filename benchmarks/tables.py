@@ -215,6 +215,9 @@ COMPARED = {
     "named": "**ours**, cues named",
     "bound": "without the cue",
 }
+FURTHER = ("label smoothing", "JTT", "MaskTune", "Gradient×Input", "R² alone")  # rivals with fewer runs
+RIVALS = ("plain", *FURTHER, "cues", "bound")
+HEADINGS = {**COMPARED, **{method: method for method in FURTHER}}
 UNNAMED = tuple(method for method in COMPARED if method != "named")  # which has fewer seeds
 
 
@@ -228,7 +231,7 @@ def cue_table(
     """Planted cues: accuracy at a reading, by cue and set; "without the cue" is Trainer on the same rows before planting.
 
     Args:
-        compared: methods of :data:`COMPARED`: where rivals have fewer seeds, a table without them shows more runs.
+        compared: methods of :data:`HEADINGS`: where rivals have fewer seeds, a table without them shows more runs.
         by: the columns of the csv that make a line.
     """
     if not (results / f"{experiment}.csv").is_file():
@@ -242,7 +245,7 @@ def cue_table(
         for cue, strength in dict.fromkeys((row["cue"], row["strength"]) for row in planted)
     ]
     rows = [*planted, *bound]
-    methods = {m: COMPARED[m] for m in compared if any(row["method"] == m for row in rows)}
+    methods = {m: HEADINGS[m] for m in compared if any(row["method"] == m for row in rows)}
     return table(main_part(rows), methods, by=by, differences=("accuracy", "ece"))
 
 
@@ -303,6 +306,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "cues_texts": partial(cue_table, "cues_texts", compared=UNNAMED),
     "cues_texts_shuffled": partial(cue_table, "cues_texts", reading="shuffled"),
     "cues_texts_ours": partial(cue_table, "cues_texts", compared=("plain", "cues", "bound")),
+    "cues_texts_rivals": partial(cue_table, "cues_texts", compared=RIVALS),
+    "cues_images_rivals": partial(cue_table, "cues_images", compared=RIVALS),
+    "cues_series_rivals": partial(cue_table, "cues_series", compared=RIVALS),
     "cues_texts_found": partial(found_table, "cues_texts"),
     "cues_strengths": partial(cue_table, "cues_strengths", compared=("plain", "cues", "bound"), by=("strength",)),
     "cues_strengths_found": partial(found_table, "cues_strengths"),
