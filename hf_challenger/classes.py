@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any
 
 from .errors import ChallengerError
@@ -35,6 +36,9 @@ def class_index(id2label: Mapping[Any, Any], label: str | int) -> int:
 def class_indices(labels: Sequence[str | int], model: Any) -> list[int]:
     """Names in ``model.config.id2label``, or indices, of rows' labels, as indices.
 
+    All are read in the same way: one by one, the names 1, 2, … and the indices 0, 1, … would mix. Integers are indices, if the model has
+    all of them, and strings are names, if it knows all of them.
+
     Raises:
         ChallengerError: the model has no such class.
     """
@@ -45,14 +49,15 @@ def class_indices(labels: Sequence[str | int], model: Any) -> list[int]:
 def _indices(labels: Sequence[str | int], id2label: Mapping[Any, Any], way_out: str) -> list[int]:
     names = {str(name): int(i) for i, name in id2label.items()}
     folded = {name.casefold(): i for name, i in names.items()}
-    found = []
-    for label in labels:
-        text = str(label).strip()
-        index = names.get(text, folded.get(text.casefold()))
-        if index is None and text.isdecimal() and int(text) in names.values():
-            index = int(text)
-        if index is None:
-            known = ", ".join(map(repr, [*names][:SHOWN])) + (", …" if len(names) > SHOWN else "")
-            raise ChallengerError(f"The model has no class {text!r}; its classes are {known}. {way_out}")
-        found.append(index)
-    return found
+    texts = [str(label).strip() for label in labels]
+    by_name = [names.get(text, folded.get(text.casefold())) for text in texts]
+    by_index = [int(text) if text.isdecimal() and int(text) in names.values() else None for text in texts]
+    ways = [by_name, by_index]
+    if all(isinstance(label, Integral) for label in labels):
+        ways.reverse()
+    for found in ways:
+        if None not in found:
+            return found  # type: ignore[return-value]
+    unknown = texts[next(way for way in ways if any(i is not None for i in way) or way is ways[-1]).index(None)]
+    known = ", ".join(map(repr, [*names][:SHOWN])) + (", …" if len(names) > SHOWN else "")
+    raise ChallengerError(f"The model has no class {unknown!r}; its classes are {known}. {way_out}")

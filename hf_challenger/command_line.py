@@ -6,6 +6,7 @@ import argparse
 import ast
 import difflib
 import importlib.util
+import io
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -180,6 +181,9 @@ def packaged_encoder() -> str:
 
 def run_command(run: Callable[..., object], *args: argparse.Namespace) -> None:
     """Run a command or a script; a :class:`ChallengerError` ends it with its message and exit code 2, as argparse's do."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console that lacks a letter shows "?", and no work is lost
+            stream.reconfigure(errors="replace")
     try:
         run(*args)
     except ChallengerError as error:

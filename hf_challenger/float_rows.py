@@ -79,5 +79,5 @@ class FloatRows(Dataset[dict[str, Any]]):
         if self.is_image and self.processor is not None:
             if self.in_unit_range:  # the processor divides by 255
                 one = one * 255
-            return self.processor(one, return_tensors="pt")["pixel_values"][0]
-        return torch.as_tensor(one, dtype=torch.float32)
+            one = self.processor(one, return_tensors="pt")["pixel_values"][0]
+        return torch.as_tensor(one, dtype=next(self.model.parameters()).dtype)

@@ -93,7 +93,7 @@ class PictureCallback(TrainerCallback):
         model = trainer.accelerator.unwrap_model(trainer.model, keep_torch_compile=False)
         options, known = ChallengeOptions.of(trainer.args), trainer._challenger
         by_cues = options.challenge_selection == CUES
-        if not self.rows or not options.challenge_share or not hasattr(trainer.train_dataset, "__getitem__"):
+        if not self.rows or not options.challenge_share or not hasattr(trainer.train_dataset, "__len__"):
             return None
         if options.challenge_selection == NAMED:
             return None  # relevance has no part in it

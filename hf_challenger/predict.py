@@ -37,6 +37,10 @@ def predict(model: Any, tokenizer: Any, texts: Sequence[str], pairs: Sequence[st
     from .logits import logits_of
 
     check_single_label(model)
+    if len(texts) > 1 and getattr(tokenizer, "pad_token_id", None) is None:
+        raise ChallengerError(
+            "The tokenizer has no padding token. Set it as in training: tokenizer.pad_token = tokenizer.eos_token."
+        )
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # little padding
     device, limit = next(model.parameters()).device, longest_input(model, tokenizer)
     answers: dict[int, tuple[str, float]] = {}
@@ -94,7 +98,12 @@ def _run(args: argparse.Namespace) -> None:
 
 def _write(output: str, table: Table, answers: dict[int, tuple[str, float]]) -> None:
     """The file's own columns, then label and confidence; own columns of these names get ``given_`` before them."""
-    own = {name: f"given_{name}" if name in ("label", "confidence") else name for name in table.columns}
+    own: dict[str, str] = {}
+    for name in table.columns:
+        told = name if name not in ("label", "confidence") else f"given_{name}"
+        while told != name and told in table.columns:  # a file that was written here before
+            told = f"given_{told}"
+        own[name] = told
     try:
         with open(output, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

@@ -45,6 +45,11 @@ def load_text_classifier(name: str) -> tuple[nn.Module, Any]:
             f"{name!r} holds no tokenizer, or an empty one of {len(tokenizer)} special tokens. Save it into the folder"
             " (tokenizer.save_pretrained), or train with processing_class=tokenizer, which saves it with the model."
         )
+    # Trainer set it when training started; the base model of an adapter does not know.
+    config = model.config.get_text_config()
+    adapted = json_of(name, "adapter_config.json") is not None
+    if tokenizer.pad_token_id is not None and (adapted or getattr(config, "pad_token_id", None) is None):
+        config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tiny import Trajectory, tiny_bert, tiny_data
+from torch.utils.data import IterableDataset
 from transformers import PatchTSTConfig, PatchTSTForClassification, Trainer
 
 from hf_challenger import ChallengerError, ChallengerWarning, NoEffectWarning, PictureCallback, visualize
@@ -203,3 +204,17 @@ def test_trackio_gets_them(tmp_path):
         logged = "".join(str(row[0]) for row in database.execute("SELECT metrics FROM metrics"))
     assert all(tag in logged for tag in BOTH)
     assert len(list((tmp_path / "media").rglob("*.png"))) == 2
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(tiny_data())
+
+
+@pytest.mark.parametrize("of", ["torch", "datasets"])
+def test_a_stream_has_no_first_rows_to_show_and_training_goes_on(board, trainer, of):
+    stream = tiny_data().to_iterable_dataset() if of == "datasets" else Stream()
+    run = trainer(data=stream, report_to="tensorboard", max_steps=2, eval_strategy="steps", eval_steps=1)
+    run.add_callback(PictureCallback(run))
+    run.train()
+    assert run.state.global_step == 2

@@ -117,3 +117,14 @@ def test_heads_with_no_single_label_and_broken_weights_are_refused() -> None:
     torch.nn.init.constant_(broken.classifier.bias, float("nan"))
     with pytest.raises(ChallengerError, match="NaN or infinite: its weights are damaged"):
         predict(broken, tiny_tokenizer(), TEXTS)
+
+
+def test_a_row_that_is_empty_keeps_its_place_and_a_file_of_ours_can_be_read_again(saved: str, tmp_path: Path) -> None:
+    first, second = str(tmp_path / "answers.csv"), str(tmp_path / "again.csv")
+    main([saved, "--file", table(tmp_path, "text,label\nw1,a\n,\nw2,b\n"), "--output", first])
+    main([saved, "--file", first, "--text_column", "text", "--output", second])
+    answers = list(csv.DictReader(Path(second).read_text().splitlines()))
+    assert [row["text"] for row in answers] == ["w1", "", "w2"]
+    assert [row["given_label"] for row in answers] == ["a", "", "b"]
+    assert len({*answers[0]}) == 6
+    main([saved, "--file", second, "--text_column", "text", "--output", first])

@@ -11,14 +11,18 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import tiny_bert, tiny_tokenizer
 from torch import Tensor
-from transformers import ViTImageProcessor, ViTModel
+from transformers import GPT2Config, GPT2ForSequenceClassification, ViTImageProcessor, ViTModel
 
-from hf_challenger import LRP
+from hf_challenger import LRP, ChallengerError
 from hf_challenger.cues import main as cues
 from hf_challenger.explain.command import main as explain
+from hf_challenger.explain.places import explain_places
 from hf_challenger.float_rows import FloatRows
-from hf_challenger.saved_model import load_float_classifier
+from hf_challenger.predict import predict
+from hf_challenger.report.cue_report import cue_report
+from hf_challenger.saved_model import load_float_classifier, load_text_classifier
 from hf_challenger.small_models import image_model
 
 peft = pytest.importorskip("peft")
@@ -134,3 +138,45 @@ def test_an_adapter_without_a_trained_head_is_refused(tmp_path: Path, capsys: py
     with pytest.raises(SystemExit, match="2"):
         cues([str(tmp_path / "lora"), "--file", str(tmp_path / "data.npz")])
     assert "holds no trained classification head" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["cnn", "resnet", "vit"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_classifiers_in_half_precision_are_read(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    image_model(kind, 16, 16, 3, num_labels=2).to(dtype).save_pretrained(tmp_path)
+    model, processor = load_float_classifier(str(tmp_path))
+    assert next(model.parameters()).dtype == dtype
+    x, y = images(20)
+    rows = FloatRows(model, processor, x.astype(np.float32) / 255, [str(k) for k in y])
+    assert cue_report(model, rows).rows_read == 20
+    _, relevance = explain_places(model, rows[0]["pixel_values"].float())
+    assert relevance.isfinite().all()
+
+
+@pytest.mark.parametrize("of_base", [None, 5])
+def test_an_adapter_of_a_decoder_reads_its_answer_where_training_did(of_base: int | None, tmp_path: Path) -> None:
+    """The base model knows no padding token, or another one; Trainer sets it when training starts."""
+    torch.manual_seed(0)
+    tokenizer = tiny_tokenizer()
+    sizes = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": len(tokenizer), "initializer_range": 0.5}
+    base = GPT2ForSequenceClassification(GPT2Config(**sizes, num_labels=2, pad_token_id=of_base))
+    base.save_pretrained(tmp_path / "base")
+    trained = GPT2ForSequenceClassification.from_pretrained(tmp_path / "base")
+    trained.config.pad_token_id = tokenizer.pad_token_id
+    config = peft.LoraConfig(task_type="SEQ_CLS", target_modules=["c_attn"], fan_in_fan_out=True, init_lora_weights=False)
+    trained = peft.get_peft_model(trained, config).eval()
+    trained.save_pretrained(tmp_path / "adapter")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    model, read = load_text_classifier(str(tmp_path / "adapter"))
+    texts = ["w1 w2 w3 w4 w5", "w6"]
+    batch = tokenizer(texts, padding=True, return_tensors="pt", return_token_type_ids=False)
+    with torch.no_grad():
+        wanted = trained(**batch).logits.softmax(-1).amax(-1).tolist()
+    assert [confidence for _, confidence in predict(model, read, texts)] == pytest.approx(wanted, abs=1e-5)
+
+
+def test_without_a_padding_token_several_texts_are_refused_with_the_way_out(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.pad_token = None
+    with pytest.raises(ChallengerError, match="no padding token"):
+        predict(tiny_bert(), tokenizer, ["w1 w2", "w3"])

@@ -146,7 +146,7 @@ def hub_tables(args: argparse.Namespace) -> dict[str, tables.Table]:
     for split, data in load_dataset(args.dataset_name, args.dataset_config_name).items():
         label = data.features.get(args.label_column)
         names = getattr(label, "names", None)
-        rows = [{k: str(v) for k, v in row.items()} for row in data]
+        rows = [{k: tables.cell(v) for k, v in row.items()} for row in data]
         if names:
             rows = [
                 {**row, args.label_column: names[int(row[args.label_column])]}

@@ -101,7 +101,7 @@ class Interception(TorchFunctionMode):
             output = func(*args, **kwargs)
             if func not in PLAIN and self.rules:  # without any rule, plain gradients are what is asked for
                 check_operation(func, args, kwargs, output, self.strict)
-        if func in HASHING and id(args[0]) in self.hashes and isinstance(output, Tensor):
+        if args and func in HASHING and id(args[0]) in self.hashes and isinstance(output, Tensor):
             self.hashes[id(output)] = output
         return output
 

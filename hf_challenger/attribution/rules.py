@@ -261,7 +261,9 @@ def glu(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any])
 
 def quotient(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """x / y: a data divisor is a normaliser and is held constant, as in the LN-rule."""
-    return func(args[0], *(x.detach() if isinstance(x, Tensor) else x for x in args[1:]), **kwargs)
+    held = [x.detach() if isinstance(x, Tensor) else x for x in args[1:]]
+    named = {k: x.detach() if isinstance(x, Tensor) and k != "input" else x for k, x in kwargs.items()}
+    return func(*args[:1], *held, **named)
 
 
 # --- in-place forms ---------------------------------------------------------------------------------------------------

@@ -71,8 +71,11 @@ def npz_in(path: Path) -> Path | None:
     return path
 
 
-def load_part(npz: Path) -> tuple[np.ndarray, list[str] | None, np.ndarray | None]:
-    """The test part of an npz file, or ``x``, ``y`` where it has one part: rows, their classes or None, lengths or None."""
+def load_part(npz: Path) -> tuple[np.ndarray, list[str] | list[int] | None, np.ndarray | None]:
+    """The test part of an npz file, or ``x``, ``y`` where it has one part: rows, their classes or None, lengths or None.
+
+    Classes are names where the file has ``labels``, and indices where it has none.
+    """
     data = _arrays(npz)
     part = "_test" if "x_test" in data else ""
     if f"x{part}" not in data:
@@ -84,8 +87,18 @@ def load_part(npz: Path) -> tuple[np.ndarray, list[str] | None, np.ndarray | Non
             raise ChallengerError(f"{npz}: there are {len(x)} rows, but {len(values)} in {name}{part}.")
     if not len(x):
         raise ChallengerError(f"{npz} holds no rows in x{part}. Give at least one.")
-    classes = None if y is None else [str(data["labels"][k] if "labels" in data else k) for k in y]
-    return x, classes, lengths
+    if y is None:
+        return x, None, lengths
+    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+        raise ChallengerError(f"{npz}: y{part} is {y.dtype} {y.shape}; integers 0, 1, ... are expected, one a row.")
+    if "labels" not in data:
+        return x, y.tolist(), lengths
+    names = [str(name) for name in data["labels"]]
+    if y.min() < 0 or y.max() >= len(names):
+        raise ChallengerError(
+            f"{npz}: y{part} goes from {y.min()} to {y.max()}, but labels has {len(names)} names, 0, 1, ..."
+        )
+    return x, [names[k] for k in y], lengths
 
 
 def _arrays(npz: Path) -> dict[str, np.ndarray]:

@@ -125,7 +125,7 @@ def _decoded(path: Path, encoding: str | None) -> tuple[str, list[str]]:
         line = content[: content.index(b"\0")].count(b"\n") + 1
         raise ChallengerError(f"{path}, line {line}: a zero byte, so this is no text file. Save it as csv in UTF-8.")
     try:
-        return content.decode(encoding or ("utf-16" if utf16 else "utf-8-sig")), []
+        return content.decode(encoding or ("utf-16" if utf16 else "utf-8-sig")).removeprefix("\ufeff"), []
     except LookupError as error:
         raise ChallengerError(
             f"The encoding {encoding!r} is unknown. Known are for example utf-8, latin-1, cp1252."
@@ -160,8 +160,8 @@ def _from_csv(path: str, content: str, delimiter: str) -> Table:
     try:
         for cells in reader:
             line, next_line = next_line, reader.line_num + 1
-            if not any(cell.strip() for cell in cells):
-                continue
+            if not (any(cell.strip() for cell in cells) if not columns else cells):
+                continue  # a blank line; a row of empty cells is a row
             if not columns:
                 columns = [cell.strip() for cell in cells]
                 _refuse_repeated_columns(path, columns)
@@ -201,7 +201,7 @@ def _from_json(path: str, content: str) -> Table:
         raise ChallengerError(f"{path}, line {error.lineno}: no JSON ({error.msg}).") from error
     if found is None:
         found = []
-        for number, line in enumerate(content.splitlines(), start=1):
+        for number, line in enumerate(content.split("\n"), start=1):  # a text may hold other line breaks (U+2028)
             try:
                 found += [(number, json.loads(line))] if line.strip() else []
             except json.JSONDecodeError as error:
@@ -209,16 +209,22 @@ def _from_json(path: str, content: str) -> Table:
                     f"{path}, line {number}: no JSON object ({error.msg}). One a line is expected."
                 ) from error
     columns = list(found[0][1]) if found and isinstance(found[0][1], dict) else []
+    if len(found) == 1 and columns and all(isinstance(value, (dict, list)) for value in found[0][1].values()):
+        raise ChallengerError(
+            f"{path} holds whole columns ({', '.join(columns[:5])}); one object a row is expected. With pandas write it with"
+            " to_json(path, orient='records', lines=True)."
+        )
     for number, row in found:
         if not isinstance(row, dict) or not set(columns) <= set(row):
             raise ChallengerError(
                 f"{path}, line {number}: an object with {', '.join(columns) or 'text, label'} is expected."
             )
-    rows = [{name: _cell(row[name]) for name in columns} for _, row in found]
+    rows = [{name: cell(row[name]) for name in columns} for _, row in found]
     return Table(path, columns, rows, [number for number, _ in found])
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as a cell; empty where there is none."""
     return "" if value is None else value if isinstance(value, str) else str(value)
 
 
@@ -280,7 +286,11 @@ def labelled_texts(table: Table, text: str, label: str | None, pair: str | None 
     Raises:
         ChallengerError: a label is empty, or no text is left.
     """
-    without = [line for line, row in zip(table.lines, table.rows, strict=True) if label and not row[label].strip()]
+    without = [
+        line
+        for line, row in zip(table.lines, table.rows, strict=True)
+        if label and row[text].strip() and not row[label].strip()
+    ]
     if without:
         raise ChallengerError(
             f"{table.path}, {_lines(without)}: the label (column {label!r}) is empty. Fill it in, or remove the row."

@@ -46,7 +46,7 @@ def _texts_of_file(name: str) -> list[str]:
         texts = [row[column] for row in table.rows]
     else:
         try:
-            texts = Path(name).read_text(encoding="utf-8-sig").splitlines()
+            texts = Path(name).read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise ChallengerError(
                 f"--file {name!r} cannot be read ({error}). One text a line is expected, in UTF-8."

@@ -42,7 +42,8 @@ def explain_places(
     units = units_for(model)
     if not isinstance(units, Blocks):
         raise ChallengerError(f"{type(model).__name__} reads texts, not images or series. Give it a --text.")
-    batch = {units.key: x.unsqueeze(0).to(next(model.parameters()).device)}
+    weights = next(model.parameters())
+    batch = {units.key: x.unsqueeze(0).to(weights.device, weights.dtype)}
     try:
         fields, relevance = decision(model, batch, label, method, composite, repr(file))
     except ChallengerError:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from hf_challenger import ChallengerError
-from hf_challenger.data.arrays import standardised, subset_per_class
+from hf_challenger.data.arrays import load_part, standardised, subset_per_class
 from hf_challenger.data.images import load_images
 from hf_challenger.data.rows import Rows
 from hf_challenger.data.series import load_series
@@ -275,3 +275,18 @@ def test_images_of_a_wrong_shape_are_named(tmp_path):
         ChallengerError, match=r"the images have shape \(4, 3, 32, 32\); \(n, height, width\) or .*channels\)"
     ):
         load_images(tmp_path)
+
+
+def test_a_part_has_names_or_indices(tmp_path):
+    x, file = np.zeros((3, 4), np.float32), tmp_path / "data.npz"
+    np.savez(file, x=x, y=np.array([2, 0, 1]))
+    assert load_part(file)[1] == [2, 0, 1]
+    np.savez(file, x=x, y=np.array([2, 0, 1]), labels=np.array(["a", "b", "c"]))
+    assert load_part(file)[1] == ["c", "a", "b"]
+
+
+@pytest.mark.parametrize("y", [[-1, 0, 1], [0, 1, 2]])
+def test_classes_without_a_name_are_refused(tmp_path, y):
+    np.savez(tmp_path / "data.npz", x=np.zeros((3, 4), np.float32), y=np.array(y), labels=np.array(["a", "b"]))
+    with pytest.raises(ChallengerError, match=f"goes from {y[0]} to {y[-1]}, but labels has 2 names"):
+        load_part(tmp_path / "data.npz")

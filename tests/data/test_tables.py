@@ -250,3 +250,35 @@ def test_classes_are_counted_the_most_frequent_first() -> None:
     texts = texts_of(["b", "a", "b", "c"])
     assert classes_with_counts(texts, ["a", "b", "c"]) == "b (2), a (1), c (1)"
     assert classes_with_counts(texts, ["a", "b", "c"], shown=1) == "b (2) and 2 more"
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\u0085", "\x0c"])
+def test_line_breaks_of_other_kinds_are_part_of_a_text(tmp_path, mark):
+    file = tmp_path / "rows.jsonl"
+    texts = [f"one{mark}two", "three"]
+    file.write_text("".join(json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in texts), encoding="utf-8")
+    assert [row["text"] for row in read_table(file).rows] == [json.loads(json.dumps(text)) for text in texts]
+
+
+def test_json_by_columns_is_refused_with_the_way_out(tmp_path):
+    file = tmp_path / "columns.json"
+    file.write_text(json.dumps({"text": {"0": "good", "1": "bad"}, "label": {"0": "a", "1": "b"}}))
+    with pytest.raises(ChallengerError, match=r"whole columns \(text, label\).*orient='records'"):
+        read_table(file)
+
+
+@pytest.mark.parametrize("encoding", [None, "utf-8", "utf-8-sig"])
+def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path, encoding):
+    file = tmp_path / "bom.csv"
+    file.write_text("label,text\na,one\n", encoding="utf-8-sig")
+    assert read_table(file, None, encoding).columns == ["label", "text"]
+
+
+def test_a_row_of_empty_cells_is_a_row_and_has_no_text(tmp_path):
+    one, two = tmp_path / "one.csv", tmp_path / "two.csv"
+    one.write_text('text\nfirst\n""\n\nthird\n')
+    assert [row["text"] for row in read_table(one).rows] == ["first", "", "third"]
+    two.write_text("text,label\nfirst,a\n,\nthird,b\n")
+    texts, notes = labelled_texts(read_table(two), "text", "label")
+    assert (texts.texts, texts.labels) == (["first", "third"], ["a", "b"])
+    assert "1 empty text" in notes[0]

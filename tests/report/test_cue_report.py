@@ -483,7 +483,8 @@ def test_bad_data_gets_a_sentence() -> None:
 
 def test_labels_are_names_or_indices() -> None:
     model = leaning()
-    assert class_indices(["refund", "Billing", " freeze", "1", 2], model) == [1, 0, 2, 1, 2]
+    assert class_indices(["refund", "Billing", " freeze"], model) == [1, 0, 2]
+    assert class_indices(["1", 2], model) == [1, 2]
     with pytest.raises(ChallengerError, match="has no class 'spam'; its classes are 'billing', 'refund', 'freeze'"):
         class_indices(["refund", "spam"], model)
     with pytest.raises(ChallengerError, match="has no class '3'"):
