@@ -103,7 +103,7 @@ def _report_on_floats(args: argparse.Namespace, table: Texts | None) -> Any:
     lengths, path = None, Path(args.file)
     if table is not None:
         data = [path.parent / name for name in table.texts]
-        names: list[str] | None = table.labels if any(table.labels) else None
+        names: Any = table.labels if any(table.labels) else None
         if missing := [file for file in data if not file.is_file()]:
             raise ChallengerError(f"{args.file} names {str(missing[0])!r}, which does not exist.")
     elif (npz := npz_in(path)) is not None:

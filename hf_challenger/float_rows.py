@@ -37,7 +37,7 @@ class FloatRows(Dataset[dict[str, Any]]):
         model: nn.Module,
         processor: Any,
         data: Sequence[Path] | np.ndarray,
-        labels: Sequence[str] | None,
+        labels: Sequence[str | int] | None,
         lengths: np.ndarray | None = None,
     ) -> None:
         base = without_peft(model)
