@@ -305,7 +305,6 @@ TRAINED = {
 TABLES: dict[str, Callable[[Path], str]] = {
     "cues_texts": partial(cue_table, "cues_texts", compared=UNNAMED),
     "cues_texts_shuffled": partial(cue_table, "cues_texts", reading="shuffled"),
-    "cues_texts_ours": partial(cue_table, "cues_texts", compared=("plain", "cues", "bound")),
     "cues_texts_rivals": partial(cue_table, "cues_texts", compared=RIVALS),
     "cues_images_rivals": partial(cue_table, "cues_images", compared=RIVALS),
     "cues_series_rivals": partial(cue_table, "cues_series", compared=RIVALS),
