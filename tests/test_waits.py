@@ -90,7 +90,7 @@ class Watch(TrainerCallback):
 def watched(folder: Path, cls: type[Trainer], **options: Any) -> Watch:
     pad, watch = DataCollatorWithPadding(tiny_tokenizer()), Watch()
     defaults = {"use_cpu": True, "report_to": "none", "save_strategy": "no", "logging_steps": 1000, "disable_tqdm": True}
-    defaults |= {"learning_rate": 3e-3, "challenge_threshold": 0.7, "calibrate": False, "seed": SEED}
+    defaults |= {"learning_rate": 3e-3, "challenge_threshold": 0.5, "calibrate": False, "seed": SEED}
     run = cls(
         tiny_bert(seed=SEED, num_labels=2),
         ChallengerConfig(str(folder), per_device_train_batch_size=16, max_steps=LAST, **{**defaults, **options}),

@@ -296,7 +296,8 @@ def labelled_texts(table: Table, text: str, label: str | None, pair: str | None 
             f"{table.path}, {_lines(without)}: the label (column {label!r}) is empty. Fill it in, or remove the row."
         )
     kept = [i for i, row in enumerate(table.rows) if row[text].strip()]
-    empty = [line for line, row in zip(table.lines, table.rows, strict=True) if not row[text].strip()]
+    lacking = [row[text].strip() == "" and any(cell.strip() for cell in row.values()) for row in table.rows]
+    empty = [line for line, left_out in zip(table.lines, lacking, strict=True) if left_out]  # spreadsheets end in empty rows
     if not kept:
         raise ChallengerError(
             f"{table.path}: every text (column {text!r}) is empty. Name another column with --text_column."

@@ -46,7 +46,7 @@ def perturbation_for(name: str, units: Any) -> Perturbation:
                 "The model takes no attention_mask, and no tokenizer with a mask token was given, so that there is no way to hide"
                 " a word. Pass processing_class=tokenizer, of a tokenizer with a mask token."
             )
-    if name == "attention" and units.read_twice and units.filler_id is None:
+    if name == "attention" and getattr(units, "read_twice", False) and units.filler_id is None:
         raise NotChallengeable(
             "The model's decoder reads the words a second time, past the attention mask, and there is no token to put in their place."
             " Pass processing_class=tokenizer, of a tokenizer with a mask token or an unknown token."
