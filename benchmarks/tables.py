@@ -311,7 +311,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "cues_texts_found": partial(found_table, "cues_texts"),
     "cues_strengths": partial(cue_table, "cues_strengths", compared=("plain", "cues", "bound"), by=("strength",)),
     "cues_kinds": partial(cue_table, "cues_kinds", compared=("plain", "cues", "bound"), by=("cue",)),
-    "cues_kinds_found": partial(found_table, "cues_kinds"),
     "cues_strengths_found": partial(found_table, "cues_strengths"),
     "cues_strengths_series": partial(
         cue_table, "cues_strengths_series", compared=("plain", "cues", "bound"), by=("cue", "strength")
