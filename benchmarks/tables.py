@@ -306,7 +306,6 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "cues_texts": partial(cue_table, "cues_texts", compared=UNNAMED),
     "cues_texts_shuffled": partial(cue_table, "cues_texts", reading="shuffled"),
     "cues_texts_rivals": partial(cue_table, "cues_texts", compared=RIVALS),
-    "cues_images_rivals": partial(cue_table, "cues_images", compared=RIVALS),
     "cues_series_rivals": partial(cue_table, "cues_series", compared=RIVALS),
     "cues_texts_found": partial(found_table, "cues_texts"),
     "cues_strengths": partial(cue_table, "cues_strengths", compared=("plain", "cues", "bound"), by=("strength",)),

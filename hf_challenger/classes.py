@@ -58,6 +58,7 @@ def _indices(labels: Sequence[str | int], id2label: Mapping[Any, Any], way_out: 
     for found in ways:
         if None not in found:
             return found  # type: ignore[return-value]
-    unknown = texts[next(way for way in ways if any(i is not None for i in way) or way is ways[-1]).index(None)]
+    meant = next((way for way in ways if set(way) != {None}), ways[0])
+    unknown = texts[meant.index(None)]
     known = ", ".join(map(repr, [*names][:SHOWN])) + (", …" if len(names) > SHOWN else "")
     raise ChallengerError(f"The model has no class {unknown!r}; its classes are {known}. {way_out}")

@@ -100,8 +100,10 @@ def _write(output: str, table: Table, answers: dict[int, tuple[str, float]]) -> 
     """The file's own columns, then label and confidence; own columns of these names get ``given_`` before them."""
     own: dict[str, str] = {}
     for name in table.columns:
-        told = name if name not in ("label", "confidence") else f"given_{name}"
-        while told != name and told in table.columns:  # a file that was written here before
+        told = name
+        while told in ("label", "confidence") or (
+            told != name and told in table.columns
+        ):  # a file that was written here before
             told = f"given_{told}"
         own[name] = told
     try:

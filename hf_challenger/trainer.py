@@ -123,7 +123,7 @@ class ChallengerTrainer(ScoredTrainer):
                 found = super().compute_loss(model, inputs, return_outputs, num_items)
             except IndexError as error:
                 bare = self.accelerator.unwrap_model(model, keep_torch_compile=False)
-                name_bad_label(given, (*(self.label_names or ()), "labels"), bare, error)
+                name_bad_label(given, label_names_of(self), bare, error)
                 raise
             if return_outputs and isinstance(found[1], Tensor):  # of which Trainer would cut the first row, for the loss
                 return found[0], {"logits": found[1]}

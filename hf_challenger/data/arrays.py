@@ -89,7 +89,7 @@ def load_part(npz: Path) -> tuple[np.ndarray, list[str] | list[int] | None, np.n
         raise ChallengerError(f"{npz} holds no rows in x{part}. Give at least one.")
     if y is None:
         return x, None, lengths
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+    if not _are_integers(y):
         raise ChallengerError(f"{npz}: y{part} is {y.dtype} {y.shape}; integers 0, 1, ... are expected, one a row.")
     if "labels" not in data:
         return x, y.tolist(), lengths
@@ -99,6 +99,10 @@ def load_part(npz: Path) -> tuple[np.ndarray, list[str] | list[int] | None, np.n
             f"{npz}: y{part} goes from {y.min()} to {y.max()}, but labels has {len(names)} names, 0, 1, ..."
         )
     return x, [names[k] for k in y], lengths
+
+
+def _are_integers(y: np.ndarray) -> bool:
+    return y.ndim == 1 and np.issubdtype(y.dtype, np.integer)
 
 
 def _arrays(npz: Path) -> dict[str, np.ndarray]:
@@ -116,7 +120,7 @@ def load_npz(npz: Path) -> Splits:
     if missing:
         raise ChallengerError(f"{npz} holds {', '.join(data) or 'nothing'}, but not {', '.join(missing)}.")
     ys = [data["y_train"], data["y_test"]]
-    if any(y.ndim != 1 or not np.issubdtype(y.dtype, np.integer) or not y.size or y.min() < 0 for y in ys):
+    if any(not _are_integers(y) or not y.size or y.min() < 0 for y in ys):
         found = " and ".join(f"{y.dtype} {y.shape}" for y in ys)
         raise ChallengerError(
             f"{npz}: y_train and y_test are {found}; integers 0, 1, ... are expected, one a row (names go into labels)."

@@ -160,8 +160,8 @@ def _from_csv(path: str, content: str, delimiter: str) -> Table:
     try:
         for cells in reader:
             line, next_line = next_line, reader.line_num + 1
-            if not (any(cell.strip() for cell in cells) if not columns else cells):
-                continue  # a blank line; a row of empty cells is a row
+            if not cells or not (columns or any(cell.strip() for cell in cells)):
+                continue  # a blank line; below the header a row of empty cells is a row
             if not columns:
                 columns = [cell.strip() for cell in cells]
                 _refuse_repeated_columns(path, columns)
@@ -296,8 +296,11 @@ def labelled_texts(table: Table, text: str, label: str | None, pair: str | None 
             f"{table.path}, {_lines(without)}: the label (column {label!r}) is empty. Fill it in, or remove the row."
         )
     kept = [i for i, row in enumerate(table.rows) if row[text].strip()]
-    lacking = [row[text].strip() == "" and any(cell.strip() for cell in row.values()) for row in table.rows]
-    empty = [line for line, left_out in zip(table.lines, lacking, strict=True) if left_out]  # spreadsheets end in empty rows
+    empty = [
+        line
+        for line, row in zip(table.lines, table.rows, strict=True)
+        if not row[text].strip() and any(content.strip() for content in row.values())  # spreadsheets end in empty rows
+    ]
     if not kept:
         raise ChallengerError(
             f"{table.path}: every text (column {text!r}) is empty. Name another column with --text_column."
