@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from tiny import LEAKS, Trajectory, leaky_data, tiny_bert, tiny_tokenizer
+from tiny import LEAKS, SPECIAL, WORDS, Trajectory, leaky_data, tiny_bert, tiny_tokenizer
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import BertProcessing
 from torch import Tensor
 from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTokenizerFast, Trainer
 
@@ -347,6 +348,54 @@ def test_each_name_that_no_row_holds_is_told(tmp_path: Path, caplog: pytest.LogC
         logging.disable_propagation()
     told = [record.message for record in caplog.records if "no row of this training" in record.message]
     assert [text.split(",")[0] for text in told] == ["challenge_hide names 'w1 w28'", "challenge_keep names 'w0 w29'"]
+
+
+def dated_data(rows: int = 96, held: float = 0.95, seed: int = 0) -> tuple[Dataset, PreTrainedTokenizerFast]:
+    """:func:`tiny.leaky_data` with dates in place of words: "12 / 7 / 3" or "12 - 7 - 3"; no number is in a fifth of them."""
+    core = Tokenizer(
+        WordLevel({w: i for i, w in enumerate([*SPECIAL, *WORDS, "/", "-", *map(str, range(20))])}, unk_token="[UNK]")
+    )
+    core.pre_tokenizer = WhitespaceSplit()
+    core.post_processor = BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": "[MASK]"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, model_max_length=32, **names)
+    rng = np.random.default_rng(seed)
+    found = []
+    for row in leaky_data(rows, held=held, seed=seed):
+        words = tiny_tokenizer().decode(row["input_ids"], skip_special_tokens=True)
+        for leak, sign in zip(LEAKS, "/-", strict=True):
+            words = words.replace(leak, f" {sign} ".join(map(str, rng.integers(20, size=3))))
+        found.append({**tokenizer(words, return_token_type_ids=False), "labels": row["labels"]})
+    return Dataset.from_list(found), tokenizer
+
+
+def test_dates_that_each_class_writes_in_its_own_way_are_found_and_named_and_their_name_is_read(tmp_path: Path) -> None:
+    data, tokenizer = dated_data(seed=11)
+
+    def run(**options: Any) -> Any:
+        model = tiny_bert(seed=SEED, num_labels=2, vocab_size=len(tokenizer))
+        trainer = leaky_trainer(tmp_path, data=data, model=model, **options)
+        trainer.processing_class = trainer.data_collator.tokenizer = tokenizer
+        trainer.train()
+        return trainer
+
+    found = run()
+    names = {(" ".join(sorted(set(cue.text.split()))), cue.class_name) for cue in found.cues}
+    assert names == {("/ [number]", "LABEL_0"), ("- [number]", "LABEL_1")}
+    assert all(cue.hidden_rows > 300 for cue in found.cues)
+    read = []
+
+    def look(model: Any, args: Any, inputs: dict[str, Tensor]) -> None:
+        if model.training:
+            read.extend(inputs["input_ids"][inputs["attention_mask"].bool()].tolist())
+
+    named = run(
+        challenge_hide=[cue.text for cue in found.cues], challenge_selection="named", challenge_threshold=None, max_steps=1
+    )
+    named.model.register_forward_pre_hook(look, with_kwargs=True)
+    named.train()
+    assert read
+    assert max(read) < len(SPECIAL + WORDS)  # no sign and no number
 
 
 @pytest.mark.parametrize("padding_side", ["left", "right"])

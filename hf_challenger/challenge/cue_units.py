@@ -27,7 +27,7 @@ class TokenCues:
 
     def __init__(self, units: Any, threshold: float, memory: Any = None) -> None:
         self.units = units
-        self.memory: CueMemory = memory or CueMemory(threshold)
+        self.memory: CueMemory = memory or CueMemory(threshold, getattr(units, "kinds", None))
         self.memory.threshold = threshold
 
     def maskable(self, inputs: Mapping[str, Any], of_units: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..inputs.tokens import kinds_of, same
 from ..keyed_random import hashed
 from .row_memory import FEWEST_ROWS, RowMemory, stacked
 
@@ -146,7 +147,19 @@ def find_cues(identities: np.ndarray, shares: np.ndarray, threshold: float) -> l
     return found
 
 
-def companions(identities: np.ndarray, seed: int, others: np.ndarray | None = None) -> tuple[int, ...]:
+def by_kinds(identities: np.ndarray, kinds: Tensor | None, but: Iterable[int] = ()) -> np.ndarray:
+    """Of identities that are examples of a kind this kind, see :func:`~..inputs.tokens.same`; those in ``but`` stay themselves.
+
+    The days of dates differ. That there is a number recurs, and may tell the class.
+    """
+    if kinds is None:
+        return identities
+    return np.where(np.isin(identities, list(but)), identities, kinds_of(torch.from_numpy(identities), kinds).numpy())
+
+
+def companions(
+    identities: np.ndarray, seed: int, others: np.ndarray | None = None, kinds: Tensor | None = None
+) -> tuple[int, ...]:
     """The seed and the identities that come with it, by the Jaccard index of their rows, in the order of the newest row.
 
     What a phrase holds beside its strongest words may hold no relevance yet. It would tell the class as well, once those are
@@ -155,23 +168,31 @@ def companions(identities: np.ndarray, seed: int, others: np.ndarray | None = No
     Args:
         identities: ``(rows, units)`` integers of the class's rows, :data:`NOTHING` where there is none; the newest row last.
         seed: an identity.
-        others: ``(other rows, units)`` integers of rows of other classes. With them, what stands in nearly every row (a full
-            stop) is no companion of a cue that stands in nearly every row of one class. But what stands between companions is
-            one: "sent from the app" and "written in the app" share words, and are phrases.
+        others: ``(other rows, units)`` integers of rows of other classes. With them the seed's companion that is rarest there takes
+            its place: of "sent from the app" and "written in the app" the first words tell the class. And what stands in nearly
+            every row (a full stop) is no companion of a cue that stands in nearly every row of one class, unless it stands between
+            companions.
+        kinds: as of :func:`by_kinds`; companions are kinds where they have one.
 
     Returns:
         At most :data:`UNITS` identities; the seed alone, where fewer than :data:`FEWEST_ROWS` rows hold it.
     """
+    identities = by_kinds(identities, kinds, [seed])
     holds = (identities == seed).any(1)
     if holds.sum() < FEWEST_ROWS:
         return (seed,)
-    newest = identities[np.flatnonzero(holds)[-1]].tolist()
-    of_class = _together(identities, seed)
-    members = of_class if others is None else _together(np.concatenate([identities, others]), seed)
+    others = None if others is None else by_kinds(others, kinds, [seed])
+    members = of_class = _together(identities, seed)
+    if others is not None:
+        rows_of_others = {k: int((others == k).any(1).sum()) for k in of_class}
+        seed = min(of_class, key=lambda k: (rows_of_others[k], k != seed))
+        members = _together(np.concatenate([identities, others]), seed)
+    newest = identities[np.flatnonzero((identities == seed).any(1))[-1]].tolist()
     # "turn in points … asked in chat window": of a word that comes twice the one beside the seed is the cue's.
     at = newest.index(seed)
     place = {k: n for n, k in sorted(enumerate(newest), key=lambda found: -abs(found[0] - at))}
-    found = sorted(place[k] for k in members if k in place)
+    # Of "12/7/1990" the slashes stand between numbers.
+    found = sorted({place[k] for k in members if k in place} | {n for n, k in enumerate(newest) if k == seed})
     members = members | {k for k in newest[found[0] : found[-1]] if k in of_class}
     return (*sorted(members & place.keys(), key=place.__getitem__), *sorted(members - place.keys()))[:UNITS]
 
@@ -219,15 +240,18 @@ class CueMemory(RowMemory):
 
     Args:
         threshold: the strength from which something is a cue.
+        kinds: ``(identities,)`` int64, what each identity is an example of, beyond all identities; itself where of nothing. None:
+            of nothing.
     """
 
     first = "identities"
 
-    def __init__(self, threshold: float) -> None:
-        super().__init__(threshold)
-        self.threshold = threshold
+    def __init__(self, threshold: float, kinds: Tensor | None = None) -> None:
+        super().__init__(threshold, kinds)
+        self.threshold, self.kinds = threshold, kinds
         self._cues: dict[int, list[Cue]] = {}
         self._table: Tensor | None = None  # (classes, CUES, the widest cue's units) identities
+        self._named_kinds: Tensor | None = None  # on the table's device; None: no cue names one
 
     @property
     def number(self) -> int:
@@ -265,8 +289,36 @@ class CueMemory(RowMemory):
     def _look(self, label: int, identities: np.ndarray, shares: np.ndarray) -> None:
         """Cues that are new among these rows, and what belongs by now to those that are known."""
         cues = self._cues.get(label, [])
+        self._find(label, cues, identities, shares)
+        # A word says more than its kind: "2021" more than "[number]".
+        of_kinds = by_kinds(identities, self.kinds, {k for cue in cues for k in cue.identities})
+        if (of_kinds != identities).any():
+            self._find(label, cues, of_kinds, shares)
+        others = self._rows_of_others(label, len(identities)) if cues else None
+        for cue in cues:
+            members = companions(identities, cue.seed, others, self.kinds)
+            if members != cue.identities:
+                cue.identities, self._table = members, None
+            cue.coverage = float((by_kinds(identities, self.kinds, [cue.seed]) == cue.seed).any(1).mean())
+        for n in reversed(range(len(cues))):
+            if set(cues[n].identities) in [set(cue.identities) for cue in cues[:n]]:  # "12", and later the sign after it
+                self._forget(label, cues, n)
+        if cues:
+            self._cues[label] = cues
+
+    def _forget(self, label: int, cues: list[Cue], n: int) -> None:
+        """One of a class's cues, and what was counted of it."""
+        del cues[n]
+        self._table = None
+        if self._counts is not None and label < len(self._counts):
+            self._counts[label, n:-1] = self._counts[label, n + 1 :].clone()
+            self._counts[label, -1] = 0
+
+    def _find(self, label: int, cues: list[Cue], identities: np.ndarray, shares: np.ndarray) -> None:
+        """Take what is new in these rows of the class into its cues."""
         for seed, strength in find_cues(identities, shares, 0.0):
-            known = next((cue for cue in cues if seed in cue.identities), None)
+            names = {seed, int(by_kinds(np.array(seed), self.kinds))}
+            known = next((cue for cue in cues if names & {cue.seed, *cue.identities}), None)
             if known is not None:
                 known.strength = max(known.strength, strength)
             elif strength > self._enough(cues) and len(cues) < CUES:
@@ -274,14 +326,6 @@ class CueMemory(RowMemory):
                 self._table, self._rows_since_news = None, 0
             else:
                 self._no_cue(label, strength)
-        others = self._rows_of_others(label, len(identities)) if cues else None
-        for cue in cues:
-            members = companions(identities, cue.seed, others)
-            if members != cue.identities:
-                cue.identities, self._table = members, None
-            cue.coverage = float((identities == cue.seed).any(1).mean())
-        if cues:
-            self._cues[label] = cues
 
     def _enough(self, cues: list[Cue]) -> float:
         """The strength from which something is a cue of a class that has these."""
@@ -315,7 +359,8 @@ class CueMemory(RowMemory):
         known = (labels >= 0) & (labels < len(table))
         wanted = table[labels.long().clamp(0, len(table) - 1)].masked_fill(~known[:, None, None], NOTHING)
         ids = identities.long().masked_fill(~maskable, NO_UNIT)
-        hits = wanted.unsqueeze(-1) == ids[:, None, None, :]  # (rows, CUES, widest, units)
+        # (rows, CUES, widest, units)
+        hits = same(ids[:, None, None, :], wanted.unsqueeze(-1), self._named_kinds)
         holds = 2 * hits.any(-1).sum(-1) > (wanted != NOTHING).sum(-1)  # (rows, CUES)
         drop_mask = (hits.any(2) & holds.unsqueeze(-1)).any(1)
         hidden = known & (maskable & ~drop_mask).any(1)
@@ -333,7 +378,9 @@ class CueMemory(RowMemory):
             for label, cues in self._cues.items():
                 for n, cue in enumerate(cues):
                     table[label, n, : len(cue.identities)] = torch.tensor(cue.identities)
-            self._table = table.to(device)
+            self._table, self._named_kinds = table.to(device), None
+            if self.kinds is not None and int(table.max()) >= len(self.kinds):
+                self._named_kinds = self.kinds.to(device)
             counts = torch.zeros(classes, CUES, dtype=torch.long, device=device)
             if self._counts is not None:
                 counts[: len(self._counts)] = self._counts.to(device)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import ChallengerError
 from ..inputs.places import LEVEL, Places
+from ..inputs.tokens import NUMBER, same
 from ..keyed_random import Draw
 from .exchange import exchange_runs
 from .perturbation import PERTURBATIONS
@@ -40,6 +41,7 @@ class NamedCues:
         self.units, self.names, self.option = units, list(names), option
         self.of_places: Places | None = getattr(units, "places", None)
         self.sequences: list[list[list[int]]] = []
+        self.kinds: Tensor | None = getattr(units, "kinds", None)
         self._rows: Tensor | None = None  # (names,) how many rows held each
         if self.names and not hasattr(units, "places_of"):
             raise ChallengerError(
@@ -117,16 +119,18 @@ class NamedCues:
     def _words(self, ids: Tensor, sequence: list[int]) -> tuple[Tensor, Tensor, int]:
         """``(rows, length)`` bool, the words of a name; ``(rows,)``, how many different ones a row holds; how many it has."""
         words = torch.tensor(sorted(set(sequence)), device=ids.device)
-        found = ids.unsqueeze(-1) == words
+        if NUMBER in sequence and self.kinds is not None:
+            self.kinds = self.kinds.to(ids.device)
+        found = same(ids.unsqueeze(-1), words, self.kinds if NUMBER in sequence else None)
         return found.any(-1), found.any(1).sum(1), len(words)
 
     def _exchanged(self, inputs: dict[str, Any], offsets: Tensor, draw: Draw) -> tuple[dict[str, Any], Tensor]:
         """See :func:`~.exchange.exchange_runs`; the run is the first name of each row."""
-        longest = max(len(variants[0]) for variants in self.sequences)
-        donors = torch.zeros(len(self.names) + 1, longest, dtype=torch.long)
-        lengths = torch.tensor([len(variants[0]) for variants in self.sequences] + [0])
-        for n, variants in enumerate(self.sequences):
-            donors[n, : lengths[n]] = torch.tensor(variants[0])
+        words = [variants[0] for variants in self.sequences if NUMBER not in variants[0]]
+        lengths = torch.tensor([*map(len, words), 0])
+        donors = torch.zeros(len(words) + 1, int(lengths.max()), dtype=torch.long)
+        for n, sequence in enumerate(words):
+            donors[n, : len(sequence)] = torch.tensor(sequence)
         donor = (draw.uniform() * len(donors)).long()
         start = (offsets == 0).long().argmax(1)
         place = torch.arange(offsets.shape[1], device=offsets.device)
@@ -140,7 +144,7 @@ class NamedCues:
         Returns:
             ``(rows, length)``: which token of a name that stands there as it is written, counted from 0; -1: none. Longer names
             come first. And ``(rows, length)`` bool: the words of a name in rows that hold all of them, but apart: what names a
-            template ("received … via app") has gaps.
+            template ("received … via app") has gaps. So does a name with numbers, which stand in any order.
         """
         ids = inputs[self.units.key]
         content = getattr(self.units, "content", self.units.maskable)(inputs)
@@ -150,7 +154,7 @@ class NamedCues:
         by_length = sorted(numbered, key=lambda found: -len(found[1]))
         for name, sequence in by_length:
             n = len(sequence)
-            if n > ids.shape[1]:
+            if n > ids.shape[1] or NUMBER in sequence:
                 continue
             wanted = torch.tensor(sequence, device=ids.device)
             free = content & (offsets < 0)
@@ -161,7 +165,7 @@ class NamedCues:
                 window[starts & (window < 0)] = offset
         for name, sequence in by_length:
             words, held, n = self._words(ids.masked_fill(~(content & (offsets < 0)), -1), sequence)
-            apart = (held == n) & ~holds[name] & (n > 1)
+            apart = (held == n) & ~holds[name] & (n > 1 or NUMBER in sequence)
             scattered |= words & apart.unsqueeze(1)
             holds[name] = holds[name] | apart
         self._count(torch.stack(holds))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -19,6 +20,8 @@ logger = logging.get_logger(__name__)
 # Roles of special tokens that are structure. An unknown word is content that the vocabulary lacks, and so is a special token of the
 # user's own, such as one that marks a source.
 STRUCTURE = tuple(f"{role}_token_id" for role in ("pad", "bos", "eos", "sep", "cls"))
+# What a token of digits is an example of, and how that reads. No vocabulary is as large.
+NUMBER, NUMBER_NAME = 2**31 - 1, "[number]"
 
 
 class Tokens:
@@ -131,8 +134,20 @@ class Tokens:
         ids: Tensor = inputs[self.key]
         return ids
 
+    @cached_property
+    def kinds(self) -> Tensor | None:
+        """``(vocabulary,)`` int64: :data:`NUMBER` for a token of digits, itself for any other. None: no vocabulary is known."""
+        try:
+            tokens = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
+        except Exception:  # no tokenizer, or one whose vocabulary has gaps
+            return None
+        # "##12" within a word, "▁12" and "Ġ12" at its start.
+        return torch.tensor([NUMBER if str(t).lstrip("#▁Ġ ").isdecimal() else n for n, t in enumerate(tokens)])
+
     def text_of(self, identities: Sequence[int]) -> str:
         """Tokens as text; as tokens, such as "##ing", where they begin within a word."""
+        if NUMBER in identities:
+            return " ".join(NUMBER_NAME if i == NUMBER else self.text_of([i]) for i in identities)
         if not hasattr(self.tokenizer, "decode"):
             return " ".join(f"token {i}" for i in identities)
         if hasattr(self.tokenizer, "convert_ids_to_tokens"):
@@ -144,23 +159,34 @@ class Tokens:
     def read_name(self, name: str, option: str) -> list[list[int]]:
         """The token ids of a text, as it stands at the start of a text and within one; the second first.
 
-        A name that is made of tokens of the vocabulary, such as "##ing", is also read as these.
+        A name that is made of tokens of the vocabulary, such as "##ing", is also read as these. "[number]" is any token of
+        digits.
         """
         if not hasattr(self.tokenizer, "encode"):
             raise ChallengerError(f"{option}={[name]!r} needs a tokenizer. Pass processing_class=tokenizer.")
-        variants = [self.tokenizer.encode(text, add_special_tokens=False) for text in (f" {name.strip()}", name.strip())]
-        unknown = self.tokenizer.unk_token_id
+        encode, unknown = self.tokenizer.encode, self.tokenizer.unk_token_id
+        readings: list[Callable[[str], list[int]]] = [
+            lambda text: encode(f" {text}", add_special_tokens=False),
+            lambda text: encode(text, add_special_tokens=False),
+        ]
         if hasattr(self.tokenizer, "convert_tokens_to_ids"):
-            variants.append(self.tokenizer.convert_tokens_to_ids(name.split()))
+            readings.append(lambda text: self.tokenizer.convert_tokens_to_ids(text.split()))
+        variants = []
+        for read in readings:
+            between = [read(part.strip()) if part.strip() else [] for part in name.split(NUMBER_NAME)]
+            variants.append([i for n, part in enumerate(between) for i in ([NUMBER] if n else []) + part])
         variants = [list(v) for v in dict.fromkeys(map(tuple, variants)) if v and unknown not in v and None not in v]
         if not variants:
             raise ChallengerError(
                 f"{option} names {name!r}, of which the tokenizer knows no such tokens ({self.tokenizer.unk_token or 'nothing'}"
                 " comes out). Name it as trainer.cues shows it."
             )
+        if NUMBER in variants[0]:  # a row that holds half of a name's tokens holds it: none may be a space alone
+            variants = [v for v in variants if len(v) == min(map(len, variants))]
         if len(variants[0]) > 1:
             pieces = " ".join(repr(self.text_of([i])) for i in variants[0])
-            logger.warning("%s: %r is read as %d tokens side by side: %s.", option, name, len(variants[0]), pieces)
+            how = "in any order" if NUMBER in variants[0] else "side by side"
+            logger.warning("%s: %r is read as %d tokens %s: %s.", option, name, len(variants[0]), how, pieces)
         return variants
 
     def places_of(self, name: str, inputs: Mapping[str, Any], option: str = "the name") -> Tensor:
@@ -169,10 +195,28 @@ class Tokens:
         places = torch.zeros_like(ids, dtype=torch.bool)
         for sequence in self.read_name(name, option):
             n = len(sequence)
-            starts = (ids.unfold(1, n, 1) == torch.tensor(sequence, device=ids.device)).all(-1)
+            starts = same(ids.unfold(1, n, 1), torch.tensor(sequence, device=ids.device), self.kinds).all(-1)
             for offset in range(n):
                 places[:, offset : offset + starts.shape[1]] |= starts
         return places
+
+
+def same(identities: Tensor, wanted: Tensor, kinds: Tensor | None) -> Tensor:
+    """Where an identity, or the kind of it, is the wanted one; bool, both broadcast.
+
+    Args:
+        identities: integers.
+        wanted: identities or kinds.
+        kinds: ``(identities,)`` int64, what each is an example of (a number), itself where of nothing; None: of nothing.
+    """
+    found = identities == wanted
+    return found if kinds is None else found | (kinds_of(identities, kinds) == wanted)
+
+
+def kinds_of(identities: Tensor, kinds: Tensor) -> Tensor:
+    """The kind of each; an identity that the table does not know, such as padding of -1, stays itself."""
+    known = (identities >= 0) & (identities < len(kinds))
+    return torch.where(known, kinds.to(identities.device)[identities.masked_fill(~known, 0)], identities)
 
 
 def _around_a_text(tokenizer: Any) -> set[int]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..challenge.cues import Cue, companions, find_cues
+from ..challenge.cues import Cue, CueMemory, by_kinds, companions, find_cues
 from ..challenge.places import ROWS_OF_CLASS, PlaceMemory
 from ..challenge.row_memory import FEWEST_ROWS
 from ..errors import ChallengerError
@@ -19,9 +19,13 @@ NAMED = 5  # classes that a note names
 
 
 def candidates(
-    classifier: Classifier, batches: Sequence[AttributedBatch], top: int, notes: list[str], memory: PlaceMemory | None = None
+    classifier: Classifier,
+    batches: Sequence[AttributedBatch],
+    top: int,
+    notes: list[str],
+    memory: CueMemory | PlaceMemory,
 ) -> list[Cue]:
-    """At most ``top`` cues of each class, or those of the memory; ``notes`` name the classes with too few rows."""
+    """At most ``top`` cues of each class, or those of the memory of places; ``notes`` name the classes with too few rows."""
     classes = torch.cat([batch.classes for batch in batches])
     right = torch.cat([batch.classes == batch.predicted for batch in batches])
     present = [int(label) for label in classes.unique() if label >= 0]
@@ -32,20 +36,22 @@ def candidates(
             f"All rows are of one class, {classifier.class_name(present[0])}, so what all data share may look like its cue. Add"
             " rows of other classes."
         )
-    fewest = FEWEST_ROWS if memory is None else ROWS_OF_CLASS
+    fewest = ROWS_OF_CLASS if isinstance(memory, PlaceMemory) else FEWEST_ROWS
     few = [label for label in present if int((right & (classes == label)).sum()) < fewest]
     if few:
         shown = ", ".join(map(classifier.class_name, few[:NAMED])) + (", …" if len(few) > NAMED else "")
         notes.append(f"Fewer than {fewest} rows are predicted as their class, so no cue is found there: {shown}.")
-    if memory is not None:
+    if isinstance(memory, PlaceMemory):
         return _of_places(classifier, memory)
-    return [cue for label in present if label not in few for cue in _of_class(classifier, batches, label, top)]
+    return [cue for label in present if label not in few for cue in _of_class(classifier, batches, label, top, memory.kinds)]
 
 
-def place_memory(classifier: Classifier, batches: Sequence[AttributedBatch]) -> PlaceMemory | None:
-    """What training would remember, with the report's threshold; relevance tells in rows that the model gets right. None: of tokens."""
+def memory_of(classifier: Classifier, batches: Sequence[AttributedBatch]) -> CueMemory | PlaceMemory:
+    """What training would remember of places, with the report's threshold; relevance tells in rows that the model gets right. Of
+    tokens an empty one.
+    """
     if classifier.places is None:
-        return None
+        return CueMemory(THRESHOLD, getattr(classifier.units, "kinds", None))
     memory = PlaceMemory(THRESHOLD, classifier.units.telling, classifier.units.level_telling)
     for batch in batches:
         assert batch.places is not None
@@ -62,7 +68,9 @@ def _of_places(classifier: Classifier, memory: PlaceMemory) -> list[Cue]:
     return found
 
 
-def _of_class(classifier: Classifier, batches: Sequence[AttributedBatch], label: int, top: int) -> list[Cue]:
+def _of_class(
+    classifier: Classifier, batches: Sequence[AttributedBatch], label: int, top: int, kinds: torch.Tensor | None
+) -> list[Cue]:
     """The strongest of a class, over different rows that the model gets right."""
     rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for batch in batches:
@@ -74,9 +82,14 @@ def _of_class(classifier: Classifier, batches: Sequence[AttributedBatch], label:
     identities, shares = (np.stack(column) for column in zip(*rows.values(), strict=True))
     others = np.concatenate([b.found[(b.classes != label).to(b.found.device)].cpu().numpy() for b in batches])
     others = others[:: max(len(others) // len(identities), 1)]  # about as many
-    cues = []
-    for seed, strength in find_cues(identities, shares, THRESHOLD)[:top]:
-        members = companions(identities, seed, others if len(others) else None)
-        name = classifier.class_name(label)
-        cues.append(Cue(label, seed, members, 0.0, strength, classifier.units.text_of(members), name))
-    return cues
+    cues: list[Cue] = []
+    for of_kinds in (False, True):
+        known = {k for cue in cues for k in (cue.seed, *cue.identities)}
+        view = by_kinds(identities, kinds, known) if of_kinds else identities
+        for seed, strength in find_cues(view, shares, THRESHOLD)[:top]:
+            members = companions(identities, seed, others if len(others) else None, kinds)
+            if seed not in known and set(members) not in [set(cue.identities) for cue in cues]:
+                coverage = float((by_kinds(identities, kinds, [seed]) == seed).any(1).mean())
+                name = classifier.class_name(label)
+                cues.append(Cue(label, seed, members, coverage, strength, classifier.units.text_of(members), name))
+    return sorted(cues, key=lambda cue: -cue.coverage * cue.strength)[:top]

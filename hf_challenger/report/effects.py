@@ -12,6 +12,7 @@ from torch import Tensor
 from ..challenge.exchange import exchange_runs, longest_run, padded
 from ..explain.lengths import longest_input
 from ..inputs.main_input import has_rows
+from ..inputs.tokens import NUMBER
 from .attributed import AttributedBatch
 from .classifier import Classifier
 from .cue_results import CueEffect, Reading
@@ -54,7 +55,7 @@ def exchange(
         answers = _answers(classifier, held, lambda h: with_other_places(classifier, h, batches, other_class=True))
         cue.exchanged, cue.exchanged_for = reading(held, answers), "the same of another class"
         return
-    fitting = [other for other in others if other.label != cue.label]
+    fitting = [other for other in others if other.label != cue.label and NUMBER not in other.identities]
     if not fitting or not classifier.reads_tokens:
         return
     donor = max(fitting, key=lambda other: other.coverage * other.strength)

@@ -13,7 +13,6 @@ from ..challenge.cues import Cue, CueMemory
 from ..challenge.places import PlaceMemory
 from ..inputs.main_input import rows_at
 from .attributed import AttributedBatch
-from .candidates import THRESHOLD
 
 
 @dataclass
@@ -46,35 +45,35 @@ class Held:
         return rows_at(self.batch.inputs, self.rows, len(self.batch.classes))
 
 
-def rows_holding(batches: Sequence[AttributedBatch], cues: Sequence[Cue], places: PlaceMemory | None = None) -> list[Held]:
+def rows_holding(batches: Sequence[AttributedBatch], cues: Sequence[Cue], memory: CueMemory | PlaceMemory) -> list[Held]:
     """Rows that hold one of these cues of their class. A row that is nothing but cue does not count.
 
     Args:
         batches: the rows.
         cues: of one or several classes.
-        places: knows the places to hide; None: the cues are tokens.
+        memory: knows the places to hide, or what tokens are examples of.
     """
     labels = {cue.label for cue in cues}
     found = []
     for batch in batches:
         if labels.isdisjoint(batch.classes.tolist()):
             continue
-        if places is not None and batch.places is not None:
+        if isinstance(memory, PlaceMemory):
+            assert batch.places is not None
             own = torch.isin(batch.classes, torch.tensor(sorted(labels), device=batch.classes.device))
-            mask = places.drop_mask(batch.places.there, batch.classes) & own.unsqueeze(1)
+            mask = memory.drop_mask(batch.places.there, batch.classes) & own.unsqueeze(1)
             rows = mask.any(1).nonzero().flatten()
         else:
-            mask = _tokens_of(cues, batch)
+            mask = _tokens_of(cues, batch, memory)
             rows = (mask.any(1) & (batch.maskable & ~mask).any(1)).nonzero().flatten()
         if len(rows):
             found.append(Held(batch, rows, mask[rows]))
     return found
 
 
-def _tokens_of(cues: Sequence[Cue], batch: AttributedBatch) -> Tensor:
+def _tokens_of(cues: Sequence[Cue], batch: AttributedBatch, memory: CueMemory) -> Tensor:
     mask = torch.zeros_like(batch.maskable)
     for cue in cues:
-        memory = CueMemory(THRESHOLD)
         memory.load_state_dict({"rows": {}, "cues": [vars(cue)]})
         mask |= memory.drop_mask(batch.identities, batch.maskable, batch.classes)
     return mask

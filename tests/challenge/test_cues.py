@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_challenger.challenge import CueMemory
+from hf_challenger.challenge import Cue, CueMemory
 from hf_challenger.challenge.cues import (
     CUES,
     NOTHING,
@@ -19,6 +19,7 @@ from hf_challenger.challenge.cues import (
     taken_apart,
 )
 from hf_challenger.challenge.row_memory import ROWS
+from hf_challenger.inputs.tokens import NUMBER
 
 LEAK, OTHER, PHRASE = 7, 8, (40, 41, 42)
 
@@ -111,6 +112,79 @@ def test_what_phrases_of_several_classes_share_belongs_to_them_where_it_stands_b
         rows = rows_of([[first, between, last, after, 100 + n] for n in range(10)], [[0.5, 0.0, 0.4, 0.0, 0.1]] * 10)
         remember(memory, labels + label, rows)
     assert [cue.identities for cue in memory.cues if cue.label == 0] == [(40, between, 50)]
+
+
+KINDS = torch.arange(1000)
+KINDS[900:] = NUMBER
+SLASH, DASH, POINT = 5, 6, 7
+
+
+def dated(sign, rows=20, share=0.25, start=100, words=3):
+    """Each row a date, two numbers of its own with a sign between and another one after it, and words of its own."""
+    texts = [[900 + 2 * n, sign, 901 + 2 * n, sign, *range(start + words * n, start + words * (n + 1))] for n in range(rows)]
+    of_words = (1 - 3.4 * share) / words
+    return rows_of(texts, [[share, share, 1.2 * share, 0.2 * share, *[of_words] * words]] * rows)
+
+
+def test_numbers_that_differ_are_one_cue_with_what_stands_between_them():
+    memory, without = CueMemory(0.6, KINDS), CueMemory(0.6)
+    for one in (memory, without):
+        for label, sign in enumerate((SLASH, DASH, SLASH)):
+            remember(one, torch.full((20,), label % 2), dated(sign, start=100 + 200 * label))
+    assert without.cues == []
+    found = {cue.label: cue for cue in memory.cues}
+    assert set(found[0].identities) == {NUMBER, SLASH}
+    assert set(found[1].identities) == {
+        NUMBER,
+        DASH,
+    }  # numbers of all classes belong to it where they stand between its signs
+    assert found[0].strength == pytest.approx(0.85)
+    assert len(memory.cues) == 2
+
+    new = torch.tensor([[970, SLASH, 980, SLASH, 60], [970, DASH, 980, DASH, 60], [970, 60, 61, 62, 63]])
+    drop_mask = memory.drop_mask(new, torch.ones_like(new, dtype=torch.bool), torch.zeros(3).long())
+    assert drop_mask.tolist() == [[True] * 4 + [False], [False] * 5, [False] * 5]  # a number alone is half of the cue
+    copy = memory.copy()
+    assert torch.equal(copy.drop_mask(new, torch.ones_like(new, dtype=torch.bool), torch.zeros(3).long()), drop_mask)
+
+
+def test_a_number_that_recurs_stays_itself():
+    memory, year, other = CueMemory(0.6, KINDS), 999, 998
+    for _ in range(2):
+        for label, leak in enumerate((year, other)):
+            texts = [[100 + 50 * label + n, leak, *([900 + n] if n % 3 == 0 else [])] for n in range(20)]
+            remember(memory, torch.full((20,), label), rows_of(texts, [[0.2, 0.8, 0.0][: len(text)] for text in texts]))
+    assert {(cue.label, cue.identities) for cue in memory.cues} == {(0, (year,)), (1, (other,))}
+
+
+def test_digits_beside_a_word_are_hidden_with_it():
+    memory, ticket = CueMemory(0.6, KINDS), 50
+    rows = rows_of([[ticket, 900 + n, 100 + n] for n in range(20)], [[0.7, 0.1, 0.2]] * 20)
+    remember(memory, torch.zeros(20).long(), rows)
+    remember(memory, torch.ones(20).long(), rows_of([[200 + n, 300 + n] for n in range(20)], [[0.5, 0.5]] * 20))
+    remember(memory, torch.zeros(20).long(), rows)
+    assert [(cue.seed, cue.identities) for cue in memory.cues] == [(ticket, (ticket, NUMBER))]
+
+
+def test_cues_that_become_the_same_are_one_and_others_keep_their_counts():
+    memory = CueMemory(0.95)
+    cues = [Cue(0, seed, (seed,), 0.5, 0.96, hidden_rows=rows) for seed, rows in ((11, 5), (12, 6), (10, 7))]
+    memory.load_state_dict({"rows": {}, "cues": [vars(cue) for cue in cues]})
+    texts = [[11, 12, 100 + n] if n % 2 else [10, 200 + n] for n in range(20)]
+    ids, shares = rows_of(texts, [[1 / len(text)] * len(text) for text in texts])
+    remember(memory, torch.zeros(20).long(), (ids, shares))
+    assert {cue.identities: cue.hidden_rows for cue in memory.cues} == {(11, 12): 5, (10,): 7}
+    memory.drop_mask(ids, ids != NOTHING, torch.zeros(20), torch.ones(20, dtype=torch.bool))
+    assert {cue.identities: cue.hidden_rows for cue in memory.cues} == {(11, 12): 15, (10,): 17}
+
+
+def test_of_words_that_come_together_those_that_other_classes_lack_are_the_cue():
+    memory, shared = CueMemory(0.6), 40
+    for _ in range(2):
+        for label, own in enumerate((50, 51, 52)):
+            texts = [[own, shared, 100 * (label + 1) + n] for n in range(20)]
+            remember(memory, torch.full((20,), label), rows_of(texts, [[0.3, 0.6, 0.1]] * 20))
+    assert [(cue.label, cue.seed, cue.identities) for cue in memory.cues] == [(n, shared, (50 + n,)) for n in range(3)]
 
 
 def test_is_settled_once_all_that_it_remembers_was_renewed_without_a_new_cue():

@@ -9,7 +9,10 @@ from transformers import PreTrainedTokenizerFast
 
 from hf_challenger import ChallengerError
 from hf_challenger.challenge.named_cues import NamedCues
+from hf_challenger.challenge.perturbation import perturbation_for
 from hf_challenger.inputs import Audio, Patches, Series, SeriesChannelsFirst, Tokens
+from hf_challenger.inputs.tokens import NUMBER
+from hf_challenger.keyed_random import Draw
 
 
 def byte_level_tokenizer():
@@ -53,6 +56,34 @@ def test_a_word_is_found_at_the_start_of_a_text_and_within_one():
     found = NamedCues(tokens, ["via app"], "challenge_hide").places(batch)
     read = [tokenizer.decode(row[mask]) for row, mask in zip(batch["input_ids"], found, strict=True)]
     assert read == ["via app", " via app"]
+
+
+def test_a_name_with_numbers_takes_digits_in_any_order():
+    tokenizer = byte_level_tokenizer()
+    tokens = Tokens(tiny_bert(), tokenizer)
+    one = tokenizer.encode("1/")
+    assert tokens.text_of([NUMBER, one[1]]) == "[number] /"
+    batch = batch_of(tokenizer, ["via 12/7 app x", "via 3 app x", "via 3-4 app x"])
+    for option in ("challenge_keep", "challenge_hide"):
+        named = NamedCues(tokens, ["[number] /", "[number] -"] if option == "challenge_hide" else ["[number] /"], option)
+        held = named.places(batch)
+        read = [tokenizer.decode(row[mask]) for row, mask in zip(batch["input_ids"], held, strict=True)]
+        assert read == ["12/7", "", "3-4" if option == "challenge_hide" else ""]
+    left, rows = named.removed(batch, Draw(0, 0, 0, torch.arange(3)), perturbation_for("auto", tokens))
+    assert rows.tolist() == [True, False, True]
+    read = [tokenizer.decode(r[m.bool()]) for r, m in zip(left["input_ids"], left["attention_mask"], strict=True)]
+    assert [text.split() for text in read] == [["via", "app", "x"], ["via", "3", "app", "x"], ["via", "app", "x"]]
+    alone = NamedCues(tokens, ["[number]"], "challenge_hide").removed(
+        batch, Draw(0, 0, 0, torch.arange(3)), perturbation_for("auto", tokens)
+    )[1]
+    assert alone.all()
+
+
+@pytest.mark.parametrize("token", ["7", "##12", "▁2021", "Ġ2021"])
+def test_tokens_of_digits_are_numbers_in_every_kind_of_tokenizer(token):
+    core = Tokenizer(models.WordLevel({"[UNK]": 0, "a1": 1, token: 2, "-": 3}, unk_token="[UNK]"))
+    tokens = Tokens(tiny_bert(), PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]"))
+    assert tokens.kinds.tolist() == [0, 1, NUMBER, 3]
 
 
 class Model(nn.Module):
