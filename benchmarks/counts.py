@@ -16,7 +16,9 @@ import torch
 
 from hf_challenger import ChallengerTrainer
 from hf_challenger.challenge.challenger import Challenger
-from hf_challenger.challenge.cues import CUES, LEAST_COVERAGE, NOTHING, Cue, companions
+from hf_challenger.challenge.cue_search import LEAST_COVERAGE, companions
+from hf_challenger.challenge.cues import CUES, Cue
+from hf_challenger.challenge.relevant_units import NOTHING
 from hf_challenger.challenge.row_memory import FEWEST_ROWS
 
 SIGNIFICANCE = 0.01

@@ -52,7 +52,8 @@ def taken_in(classes: int, rows: int, points: int) -> tuple[list[Line], Any]:
     """``remember`` for a batch of 32 rows, and the memory's size, at so many points of a stream."""
     import torch
 
-    from hf_challenger.challenge.cues import UNITS, CueMemory
+    from hf_challenger.challenge.cues import CueMemory
+    from hf_challenger.challenge.relevant_units import UNITS
 
     torch.manual_seed(0)
     memory, found, spent, batches = CueMemory(0.8), [], 0.0, 0
@@ -77,7 +78,7 @@ def documents(memory: Any, rows: int = 8) -> list[Line]:
     """What the length of a row costs: hiding its cues, and telling the memory what it leans on."""
     import torch
 
-    from hf_challenger.challenge.cues import most_relevant, row_keys
+    from hf_challenger.challenge.relevant_units import most_relevant, row_keys
 
     found = []
     for length in LENGTHS:

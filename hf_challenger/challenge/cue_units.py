@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..errors import ChallengerWarning
 from ..inputs.places import Places
-from .cues import CueMemory, in_one, most_relevant, row_keys, row_keys_of, shares_of, taken_apart
+from .cues import CueMemory
 from .places import PlaceMemory, places_in_one, places_taken_apart
+from .relevant_units import in_one, most_relevant, row_keys, row_keys_of, shares_of, taken_apart
 
 
 class TokenCues:

@@ -16,19 +16,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..inputs.tokens import kinds_of, same
-from ..keyed_random import hashed
-from .row_memory import FEWEST_ROWS, RowMemory, stacked
+from ..inputs.tokens import same
+from .cue_search import by_kinds, companions, find_cues
+from .relevant_units import NOTHING
+from .row_memory import RowMemory, stacked
 
-UNITS = 32  # units a row that are remembered, the most relevant ones: a cue of more units is cut
-LEAST_COVERAGE = 0.2  # of the class's rows: what is rarer is a word of single texts, not a cue of the data
 # Of the threshold, for classes without a cue, once another class has one: a leak has a value for each class. If only some were hidden,
 # a row without any would look like one of those classes.
 FOLLOWING = 0.6
-TOGETHER = 0.8  # Jaccard index of the rows of two identities from which they are one cue
 CUES = 4  # a class at most: rows of the lookup table
 
-NOTHING, NO_UNIT = -1, -2  # an empty place of the table; a unit that may not be hidden
+NO_UNIT = -2  # a unit that may not be hidden
 
 
 @dataclass
@@ -56,187 +54,12 @@ class Cue:
     hidden_rows: int = 0
 
 
-def shares_of(relevance: Tensor, maskable: Tensor) -> Tensor:
-    """``(rows, units)`` floats: positive relevance over the row's sum of it, 0 where none is positive."""
-    positive = relevance.float().clamp(min=0) * maskable
-    return positive / positive.sum(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
-
-
-def most_relevant(relevance: Tensor, maskable: Tensor, identities: Tensor) -> tuple[Tensor, Tensor]:
-    """Identities of the :data:`UNITS` most relevant units of each row, in the row's order, and their shares of its relevance.
-
-    Args:
-        relevance: ``(rows, units)`` floats, finite.
-        maskable: ``(rows, units)`` bool.
-        identities: ``(rows, units)`` integers from 0 on.
-
-    Returns:
-        ``(rows, UNITS)`` int64, :data:`NOTHING` where a row has fewer units; and ``(rows, UNITS)`` floats: positive relevance
-        over the row's sum of it, 0 where none is positive.
-    """
-    shares = shares_of(relevance, maskable)
-    order = shares.masked_fill(~maskable, -1).topk(min(UNITS, shares.shape[1]), dim=1).indices.sort(1).values
-    found = identities.long().masked_fill(~maskable, NOTHING).gather(1, order)
-    missing = UNITS - order.shape[1]
-    return (
-        torch.nn.functional.pad(found, (0, missing), value=NOTHING),
-        torch.nn.functional.pad(shares.gather(1, order), (0, missing)),
-    )
-
-
-def in_one(labels: Tensor, keys: Tensor, identities: Tensor, shares: Tensor) -> Tensor:
-    """What :meth:`CueMemory.remember` takes as one tensor, so that it is gathered and copied to the host once.
-
-    Returns:
-        ``(rows, 2 + 2 · UNITS)`` int64; the shares are there by their bits.
-    """
-    return torch.cat([labels[:, None], keys[:, None], identities, shares.float().contiguous().view(torch.int32)], dim=1)
-
-
-def taken_apart(rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The four tensors of :func:`in_one`."""
-    labels, keys, identities, bits = rows.split([1, 1, UNITS, UNITS], dim=1)
-    return labels.squeeze(1), keys.squeeze(1), identities, bits.int().view(torch.float32)
-
-
-def row_keys(identities: Tensor, maskable: Tensor) -> Tensor:
-    """``(rows,)`` int64, equal for rows of equal content, wherever their padding lies.
-
-    Args:
-        identities: ``(rows, units)`` integers.
-        maskable: ``(rows, units)`` bool.
-    """
-    return (hashed(maskable.cumsum(1), identities) * maskable).sum(1)
-
-
-def row_keys_of(values: Tensor) -> Tensor:
-    """The same of ``(rows, …)`` floats."""
-    bits = values.flatten(1).float().contiguous().view(torch.int32)
-    return row_keys(bits, torch.ones_like(bits, dtype=torch.bool))
-
-
-def find_cues(identities: np.ndarray, shares: np.ndarray, threshold: float) -> list[tuple[int, float]]:
-    """Cues among the rows of one class, those with the largest part of the relevance first.
-
-    A cue is held by at least :data:`LEAST_COVERAGE` of the rows, and its mean share of their relevance, with its
-    :func:`companions`, is above the threshold.
-
-    Args:
-        identities: ``(rows, units)`` integers, :data:`NOTHING` where there is none.
-        shares: ``(rows, units)`` of each row's positive relevance.
-        threshold: in [0, 1).
-
-    Returns:
-        ``(its most relevant identity, strength)`` of each cue.
-    """
-    fewest = max(FEWEST_ROWS, LEAST_COVERAGE * len(identities))
-    known, held, column = _held(identities, fewest)
-    rows, places = np.nonzero(column < len(known))
-    cells = rows * len(known) + column[rows, places]
-    share = np.bincount(cells, shares[rows, places], held.size).reshape(held.shape)
-    often = (held.sum(0) >= fewest) & (known != NOTHING)
-    found, free = [], often.copy()
-    for seed in np.argsort(-share.sum(0), kind="stable"):
-        if not free[seed]:
-            continue
-        members = free & (_jaccard(held, seed) >= TOGETHER)
-        free &= ~members
-        strength = float(share[held[:, seed]][:, members].sum(1).mean())
-        if strength > threshold:
-            found.append((int(known[seed]), strength))
-    return found
-
-
-def by_kinds(identities: np.ndarray, kinds: Tensor | None, but: Iterable[int] = ()) -> np.ndarray:
-    """Of identities that are examples of a kind this kind, see :func:`~..inputs.tokens.same`; those in ``but`` stay themselves.
-
-    The days of dates differ. That there is a number recurs, and may tell the class.
-    """
-    if kinds is None:
-        return identities
-    return np.where(np.isin(identities, list(but)), identities, kinds_of(torch.from_numpy(identities), kinds).numpy())
-
-
-def companions(
-    identities: np.ndarray, seed: int, others: np.ndarray | None = None, kinds: Tensor | None = None
-) -> tuple[int, ...]:
-    """The seed and the identities that come with it, by the Jaccard index of their rows, in the order of the newest row.
-
-    What a phrase holds beside its strongest words may hold no relevance yet. It would tell the class as well, once those are
-    hidden.
-
-    Args:
-        identities: ``(rows, units)`` integers of the class's rows, :data:`NOTHING` where there is none; the newest row last.
-        seed: an identity.
-        others: ``(other rows, units)`` integers of rows of other classes. With them the seed's companion that is rarest there takes
-            its place: of "sent from the app" and "written in the app" the first words tell the class. And what stands in nearly
-            every row (a full stop) is no companion of a cue that stands in nearly every row of one class, unless it stands between
-            companions.
-        kinds: as of :func:`by_kinds`; companions are kinds where they have one.
-
-    Returns:
-        At most :data:`UNITS` identities; the seed alone, where fewer than :data:`FEWEST_ROWS` rows hold it.
-    """
-    identities = by_kinds(identities, kinds, [seed])
-    holds = (identities == seed).any(1)
-    if holds.sum() < FEWEST_ROWS:
-        return (seed,)
-    others = None if others is None else by_kinds(others, kinds, [seed])
-    members = of_class = _together(identities, seed)
-    if others is not None:
-        rows_of_others = {k: int((others == k).any(1).sum()) for k in of_class}
-        seed = min(of_class, key=lambda k: (rows_of_others[k], k != seed))
-        members = _together(np.concatenate([identities, others]), seed)
-    newest = identities[np.flatnonzero((identities == seed).any(1))[-1]].tolist()
-    # "turn in points … asked in chat window": of a word that comes twice the one beside the seed is the cue's.
-    at = newest.index(seed)
-    place = {k: n for n, k in sorted(enumerate(newest), key=lambda found: -abs(found[0] - at))}
-    # Of "12/7/1990" the slashes stand between numbers.
-    found = sorted({place[k] for k in members if k in place} | {n for n, k in enumerate(newest) if k == seed})
-    members = members | {k for k in newest[found[0] : found[-1]] if k in of_class}
-    return (*sorted(members & place.keys(), key=place.__getitem__), *sorted(members - place.keys()))[:UNITS]
-
-
-def _together(identities: np.ndarray, seed: int) -> set[int]:
-    """The identities whose rows are nearly the seed's, and the seed."""
-    of_seed = identities[(identities == seed).any(1)]
-    known, places = np.unique(of_seed, return_counts=True)
-    known = known[(places >= int(TOGETHER * len(of_seed))) & (known != NOTHING)]  # no other can be
-    held = (identities[:, :, None] == known).any(1)
-    return set(known[_jaccard(held, int(np.flatnonzero(known == seed)[0])) >= TOGETHER].tolist())
-
-
-def _held(identities: np.ndarray, fewest: float = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which rows hold which identities; most are words of few rows, and leaving them out is what keeps this fast.
-
-    Args:
-        identities: ``(rows, units)`` integers.
-        fewest: places at which an identity stands; those that stand at fewer are left out.
-
-    Returns:
-        The identities; ``(rows, identities)`` bool, which row holds which; and the identity's number at each place, the one
-        after the last for an identity that was left out.
-    """
-    known, places = np.unique(identities, return_counts=True)
-    known = known[places >= fewest]
-    column = np.searchsorted(known, identities)
-    column[np.append(known, NO_UNIT)[column] != identities] = len(known)
-    held = np.zeros((len(identities), len(known) + 1), dtype=bool)
-    held[np.arange(len(identities))[:, None], column] = True
-    return known, held[:, :-1], column
-
-
-def _jaccard(held: np.ndarray, seed: int) -> np.ndarray:
-    """Of each identity's rows with the seed's."""
-    both = held[:, seed].astype(np.float32) @ held
-    return both / (held.sum(0) + held[:, seed].sum() - both)
-
-
 class CueMemory(RowMemory):
-    """The last rows of each class, as :func:`most_relevant` tells them, and the cues that were found in them.
+    """The last rows of each class, as :func:`~.relevant_units.most_relevant` tells them, and the cues that were found in them.
 
-    Memory is bounded by classes × :data:`~.row_memory.ROWS` × :data:`UNITS` numbers, 25 kB a class, whatever the vocabulary. A cue that was
-    found stays found: once it is hidden the model leans on it less, and would take it up again if it were forgotten.
+    Memory is bounded by classes × :data:`~.row_memory.ROWS` × :data:`~.relevant_units.UNITS` numbers, 25 kB a class, whatever the
+    vocabulary. A cue that was found stays found: once it is hidden the model leans on it less, and would take it up again if it
+    were forgotten.
 
     Args:
         threshold: the strength from which something is a cue.

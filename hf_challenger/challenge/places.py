@@ -135,7 +135,7 @@ class PlaceMemory(RowMemory):
 
         Args:
             labels: ``(rows,)`` classes; a negative one leaves its row out.
-            keys: ``(rows,)`` int64 that tell rows apart, see :func:`~.cues.row_keys`.
+            keys: ``(rows,)`` int64 that tell rows apart, see :func:`~.relevant_units.row_keys`.
             contents: ``(rows, places, channels)``, NaN where there is nothing.
             shares: ``(rows, places)`` of the row's positive relevance; zeros where it tells nothing, since the model is not sure of
                 the row's class. What the row holds counts all the same, and what its relevance told before.

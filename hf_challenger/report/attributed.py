@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..attribution.lrp import LRP
 from ..attribution.targets import score_of
-from ..challenge.cues import most_relevant, row_keys, row_keys_of, shares_of
+from ..challenge.relevant_units import most_relevant, row_keys, row_keys_of, shares_of
 from ..checks import check_inputs
 from ..errors import ChallengerError
 from ..inputs.main_input import taken_by
@@ -49,7 +49,7 @@ class AttributedBatch:
         maskable: ``(rows, units)`` bool.
         identities: ``(rows, units)``.
         keys: ``(rows,)``, equal for rows of equal content.
-        found, shares: ``(rows, UNITS)`` from :func:`~..challenge.cues.most_relevant`.
+        found, shares: ``(rows, UNITS)`` from :func:`~..challenge.relevant_units.most_relevant`.
         positive: ``(rows, units)`` share of the row's positive relevance.
         places: of images, series and audio; None for tokens.
     """

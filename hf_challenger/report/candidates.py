@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from ..challenge.cues import Cue, CueMemory, by_kinds, companions, find_cues
+from ..challenge.cue_search import by_kinds, companions, find_cues
+from ..challenge.cues import Cue, CueMemory
 from ..challenge.places import ROWS_OF_CLASS, PlaceMemory
 from ..challenge.row_memory import FEWEST_ROWS
 from ..errors import ChallengerError

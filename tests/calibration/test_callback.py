@@ -41,7 +41,7 @@ DEFAULT = {"challenge_selection": "cues", "challenge_share": 0.75, "calibrate": 
 @pytest.fixture(autouse=True)
 def no_cues(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny texts have words of their class. Without cues training is Trainer's, so that only calibration is seen."""
-    monkeypatch.setattr("hf_challenger.challenge.cues.FEWEST_ROWS", 10**9)
+    monkeypatch.setattr("hf_challenger.challenge.cue_search.FEWEST_ROWS", 10**9)
 
 
 FITTED = "calibration_temperature"

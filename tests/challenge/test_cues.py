@@ -5,13 +5,11 @@ import pytest
 import torch
 
 from hf_challenger.challenge import Cue, CueMemory
-from hf_challenger.challenge.cues import (
-    CUES,
+from hf_challenger.challenge.cue_search import TOGETHER, companions, find_cues
+from hf_challenger.challenge.cues import CUES
+from hf_challenger.challenge.relevant_units import (
     NOTHING,
-    TOGETHER,
     UNITS,
-    companions,
-    find_cues,
     in_one,
     most_relevant,
     row_keys,
