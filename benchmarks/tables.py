@@ -249,6 +249,15 @@ def cue_table(
     return table(main_part(rows), methods, by=by, differences=("accuracy", "ece"))
 
 
+def clean_table(experiment: str, results: Path) -> str:
+    """What each method costs where there is no cue."""
+    if not (results / f"{experiment}.csv").is_file():
+        return "No results yet."
+    rows = where(rows_of(experiment, results), cue=NONE, reading="absent")
+    methods = {m: HEADINGS[m] for m in UNNAMED if any(row["method"] == m for row in rows)}
+    return table(main_part(rows), methods, differences=("accuracy", "ece"))
+
+
 def found_table(experiment: str, results: Path) -> str:
     """What was found of planted text cues: runs whose strongest cue is a planted mark, other cues, and cues in clean runs."""
     if not (results / f"{experiment}.csv").is_file():
@@ -307,6 +316,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "cues_texts_shuffled": partial(cue_table, "cues_texts", reading="shuffled"),
     "cues_texts_rivals": partial(cue_table, "cues_texts", compared=RIVALS),
     "cues_series_rivals": partial(cue_table, "cues_series", compared=RIVALS),
+    "cues_texts_clean": partial(clean_table, "cues_texts"),
+    "cues_images_rivals": partial(cue_table, "cues_images", compared=RIVALS),
     "cues_texts_found": partial(found_table, "cues_texts"),
     "cues_strengths": partial(cue_table, "cues_strengths", compared=("plain", "cues", "bound"), by=("strength",)),
     "cues_kinds": partial(cue_table, "cues_kinds", compared=("plain", "cues", "bound"), by=("cue",)),
