@@ -6,6 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from tiny import tiny_tokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import (
     BartConfig,
     BartForSequenceClassification,
@@ -13,10 +16,12 @@ from transformers import (
     BertForSequenceClassification,
     FNetConfig,
     FNetForSequenceClassification,
+    PreTrainedTokenizerFast,
 )
 
 from hf_challenger import ChallengerError, ChallengerWarning
 from hf_challenger.challenge.perturbation import perturbation_for
+from hf_challenger.challenge.perturbation.tokens import delete
 from hf_challenger.errors import NotChallengeable
 from hf_challenger.inputs import Tokens
 
@@ -94,7 +99,8 @@ def test_without_a_filler_a_decoder_would_read_what_is_hidden_and_it_is_said():
     sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 20}
     bart = BartForSequenceClassification(BartConfig(**sizes, encoder_attention_heads=2, decoder_attention_heads=2))
     with pytest.raises(NotChallengeable, match="processing_class=tokenizer"):
-        perturbation_for("auto", Tokens(bart, NO_MASK_TOKEN))
+        perturbation_for("attention", Tokens(bart, NO_MASK_TOKEN))
+    assert perturbation_for("auto", Tokens(bart, NO_MASK_TOKEN)) is delete  # needs none
 
 
 def test_special_tokens_of_the_users_own_are_words(bert, tokenizer):
@@ -129,7 +135,53 @@ def test_several_end_tokens_in_a_config(bert):
 
 def test_the_attention_mask_of_a_model_in_peft_is_found(bert):
     adapted = get_peft_model(bert, LoraConfig(target_modules=["query"], modules_to_save=["classifier"]))  # no task_type
-    assert Tokens(adapted, NO_MASK_TOKEN).perturbations == ("attention", "mask")
+    assert Tokens(adapted, NO_MASK_TOKEN).perturbations == ("delete", "attention", "mask")
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "text", "marked", "whole"),
+    [
+        (["inc", "##00", "##12", "-", "x", "##y"], "inc ##00 ##12 - x ##y", "inc", "inc ##00 ##12"),
+        (["inc", "##00", "##12", "-", "x", "##y"], "inc ##00 ##12 - x ##y", "##00 x", "##00 ##12 x ##y"),
+        (["Ġinc", "00", "12", "-", "Ġx", "y"], "Ġinc 00 12 - Ġx y", "Ġinc -", "Ġinc 00 12 -"),
+        (["Ġinc", "00", "-", "12"], "Ġinc 00 - 12", "-", "-"),  # a sign begins nothing
+        (["▁inc", "00", "▁x"], "▁inc 00 ▁x", "▁inc", "▁inc 00"),
+        (["inc", "00", "x"], "inc 00 x", "inc", "inc"),  # nothing tells where words begin
+    ],
+)
+def test_what_goes_on_with_a_word_is_hidden_with_it(bert, vocabulary, text, marked, whole):
+    core = Tokenizer(WordLevel({token: n for n, token in enumerate(["[UNK]", *vocabulary])}, unk_token="[UNK]"))
+    tokens = Tokens(bert, PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]"))
+    ids = torch.tensor([[vocabulary.index(token) + 1 for token in text.split()]])
+    places = torch.tensor([[token in marked.split() for token in text.split()]])
+    found = tokens.whole_words({"input_ids": ids}, places)[0].tolist()
+    assert [token for token, is_marked in zip(text.split(), found, strict=True) if is_marked] == whole.split()
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_deleted_word_leaves_no_gap(bert, side):
+    """The model then reads what it would read of a text without the word, from where the text begins."""
+    tokenizer, texts = tiny_tokenizer(padding_side=side), ["w1 w2 w3 w4 w5", "w2 w1 w6", "w7 w8", "w2"]
+    batch = dict(tokenizer(texts, padding=True, return_tensors="pt"))
+    batch["bbox"] = batch["input_ids"].unsqueeze(-1).expand(-1, -1, 4)
+    batch["pixel_values"] = torch.zeros(4, 7, 2, 2)  # as many channels as tokens
+    hides = torch.isin(batch["input_ids"], torch.tensor(tokenizer.convert_tokens_to_ids(["w1", "w2"])))
+    left = delete(dict(batch), hides, Tokens(bert, tokenizer))
+    without = tokenizer(
+        [" ".join(w for w in t.split() if w not in ("w1", "w2")) for t in texts], padding=True, return_tensors="pt"
+    )
+    width = without["input_ids"].shape[1]
+    for key in ("input_ids", "attention_mask"):
+        part = left[key][:, -width:] if side == "left" else left[key][:, :width]
+        assert torch.equal(part, without[key]), key
+        assert left[key].shape == batch[key].shape
+        assert torch.equal(left[key][2], batch[key][2])  # which holds none
+    read = left["attention_mask"].bool()
+    assert torch.equal(left["bbox"][read], left["input_ids"][read].unsqueeze(-1).expand(-1, 4))
+    assert left["pixel_values"] is batch["pixel_values"]
+    assert torch.equal(
+        delete({"input_ids": batch["input_ids"]}, hides, Tokens(bert, tokenizer))["attention_mask"], read.long()
+    )
 
 
 def test_mask_token_takes_the_place_of_dropped_tokens_only(bert):

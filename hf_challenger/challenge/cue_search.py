@@ -77,7 +77,8 @@ def companions(
         kinds: as of :func:`by_kinds`; companions are kinds where they have one.
 
     Returns:
-        At most :data:`UNITS` identities; the seed alone, where fewer than :data:`FEWEST_ROWS` rows hold it.
+        At most :data:`UNITS` identities; the seed alone, where fewer than :data:`FEWEST_ROWS` rows hold it; none, where rows of
+        other classes hold the cue about as often.
     """
     identities = by_kinds(identities, kinds, [seed])
     holds = (identities == seed).any(1)
@@ -85,18 +86,30 @@ def companions(
         return (seed,)
     others = None if others is None else by_kinds(others, kinds, [seed])
     members = of_class = _together(identities, seed)
-    if others is not None:
+    if others is not None and len(others) >= FEWEST_ROWS:
         rows_of_others = {k: int((others == k).any(1).sum()) for k in of_class}
         seed = min(of_class, key=lambda k: (rows_of_others[k], k != seed))
+        if rows_of_others[seed] / len(others) >= TOGETHER * (identities == seed).any(1).mean():
+            return ()
         members = _together(np.concatenate([identities, others]), seed)
     newest = identities[np.flatnonzero((identities == seed).any(1))[-1]].tolist()
     # "turn in points … asked in chat window": of a word that comes twice the one beside the seed is the cue's.
     at = newest.index(seed)
     place = {k: n for n, k in sorted(enumerate(newest), key=lambda found: -abs(found[0] - at))}
     # Of "12/7/1990" the slashes stand between numbers.
-    found = sorted({place[k] for k in members if k in place} | {n for n, k in enumerate(newest) if k == seed})
-    members = members | {k for k in newest[found[0] : found[-1]] if k in of_class}
+    found = {place[k] for k in members if k in place} | {n for n, k in enumerate(newest) if k == seed}
+    first, last = _grown(min(found), newest, members, of_class, -1), _grown(max(found), newest, members, of_class, 1)
+    members = members | {k for k in newest[first:last] if k in of_class}
     return (*sorted(members & place.keys(), key=place.__getitem__), *sorted(members - place.keys()))[:UNITS]
+
+
+def _grown(end: int, row: list[int], members: set[int], of_class: set[int], step: int) -> int:
+    """From a cue's end on to members that only words of the class's rows are between: the second dash of "req-2024-0012"."""
+    at = end + step
+    while 0 <= at < len(row) and row[at] in of_class:
+        end = at if row[at] in members else end
+        at += step
+    return end
 
 
 def _together(identities: np.ndarray, seed: int) -> set[int]:

@@ -67,11 +67,20 @@ class TokenCues:
 
     def drop_mask(self, inputs: Mapping[str, Any], maskable: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         """``(rows, units)`` bool, True = removed, in these rows."""
-        return self.memory.drop_mask(self.units.identities(inputs).flatten(1), maskable, labels, rows)
+        drop_mask = self.memory.drop_mask(self.units.identities(inputs).flatten(1), maskable, labels, rows)
+        return whole_words(self.units, inputs, drop_mask, maskable)
 
     def text_of(self, identities: tuple[int, ...]) -> str:
         """How a cue reads."""
         return str(self.units.text_of(identities))
+
+
+def whole_words(units: Any, inputs: Mapping[str, Any], drop_mask: Tensor, maskable: Tensor) -> Tensor:
+    """The mask, with what goes on with the hidden words; rows of which nothing would be left stay at the mask."""
+    if not hasattr(units, "whole_words"):
+        return drop_mask
+    whole = units.whole_words(inputs, drop_mask) & maskable
+    return torch.where((maskable & ~whole).any(1, keepdim=True), whole, drop_mask)
 
 
 class PlaceCues:

@@ -112,22 +112,24 @@ class CueMemory(RowMemory):
     def _look(self, label: int, identities: np.ndarray, shares: np.ndarray) -> None:
         """Cues that are new among these rows, and what belongs by now to those that are known."""
         cues = self._cues.get(label, [])
-        self._find(label, cues, identities, shares)
+        others = self._rows_of_others(label, len(identities))
+        self._find(label, cues, identities, shares, others)
         # A word says more than its kind: "2021" more than "[number]".
         of_kinds = by_kinds(identities, self.kinds, {k for cue in cues for k in cue.identities})
         if (of_kinds != identities).any():
-            self._find(label, cues, of_kinds, shares)
-        others = self._rows_of_others(label, len(identities)) if cues else None
+            self._find(label, cues, of_kinds, shares, others)
         for cue in cues:
             members = companions(identities, cue.seed, others, self.kinds)
             if members != cue.identities:
                 cue.identities, self._table = members, None
             cue.coverage = float((by_kinds(identities, self.kinds, [cue.seed]) == cue.seed).any(1).mean())
         for n in reversed(range(len(cues))):
-            if set(cues[n].identities) in [set(cue.identities) for cue in cues[:n]]:  # "12", and later the sign after it
+            # What other classes hold as often, as their rows tell by now; "12", and later the sign after it.
+            if set(cues[n].identities) in [set(), *(set(cue.identities) for cue in cues[:n])]:
                 self._forget(label, cues, n)
-        if cues:
-            self._cues[label] = cues
+        self._cues[label] = cues
+        if not cues:
+            del self._cues[label]
 
     def _forget(self, label: int, cues: list[Cue], n: int) -> None:
         """One of a class's cues, and what was counted of it."""
@@ -137,14 +139,16 @@ class CueMemory(RowMemory):
             self._counts[label, n:-1] = self._counts[label, n + 1 :].clone()
             self._counts[label, -1] = 0
 
-    def _find(self, label: int, cues: list[Cue], identities: np.ndarray, shares: np.ndarray) -> None:
+    def _find(
+        self, label: int, cues: list[Cue], identities: np.ndarray, shares: np.ndarray, others: np.ndarray | None
+    ) -> None:
         """Take what is new in these rows of the class into its cues."""
         for seed, strength in find_cues(identities, shares, 0.0):
             names = {seed, int(by_kinds(np.array(seed), self.kinds))}
             known = next((cue for cue in cues if names & {cue.seed, *cue.identities}), None)
             if known is not None:
                 known.strength = max(known.strength, strength)
-            elif strength > self._enough(cues) and len(cues) < CUES:
+            elif strength > self._enough(cues) and len(cues) < CUES and companions(identities, seed, others, self.kinds):
                 cues.append(Cue(label, seed, (seed,), 0.0, strength))
                 self._table, self._rows_since_news = None, 0
             else:

@@ -67,7 +67,7 @@ class NamedCues:
                 found |= torch.stack([words & (2 * held > n).unsqueeze(1) for words, held, n in of_name]).any(0)
                 holds.append(torch.stack([2 * held > n for _, held, n in of_name]).any(0))
             self._count(torch.stack(holds))
-            return found & self.units.maskable(inputs)
+            return self._whole(inputs, found) & self.units.maskable(inputs)
         reader: Any = self.of_places or self.units
         there = self.of_places.there(inputs) if self.of_places else self.units.maskable(inputs)
         places = torch.zeros_like(there)
@@ -92,7 +92,7 @@ class NamedCues:
                 return self.of_places.swapped(inputs, place, draw), place.any(1)
             return PERTURBATIONS["swap"](inputs, place, self.units, draw), place.flatten(1).any(1)
         offsets, scattered = self._offsets(inputs)
-        place = (offsets >= 0) | scattered
+        place = self._whole(inputs, (offsets >= 0) | scattered)
         held = place.any(1)
         if len(self.names) > 1:
             inputs, source = self._exchanged(inputs, offsets, draw)
@@ -101,6 +101,11 @@ class NamedCues:
             inputs, cut = self.units.cut(inputs, place)
             place = place & ~cut
         return perturb(dict(inputs), place, self.units, draw), held
+
+    def _whole(self, inputs: Mapping[str, Any], places: Tensor) -> Tensor:
+        """The marked tokens, and what goes on with their words."""
+        whole: Tensor = self.units.whole_words(inputs, places) if hasattr(self.units, "whole_words") else places
+        return whole
 
     def unheld(self) -> list[str]:
         """Names that no row held so far. Places are in every row."""

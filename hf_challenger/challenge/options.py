@@ -82,8 +82,8 @@ class ChallengeOptions:
         default="auto",
         metadata={
             "help": _choices(
-                "How units are hidden. 'auto' removes tokens from attention, puts another row's content into the place of a cue,"
-                " and fills all else with its mean. attention and mask"
+                "How units are hidden. 'auto' deletes tokens, puts another row's content into the place of a cue,"
+                " and fills all else with its mean. delete, attention and mask"
                 " are for tokens, interpolate for series and audio, blur for images; mean, zero, noise and swap (with another"
                 " row's) for all three.",
                 ("auto", *PERTURBATIONS),

@@ -73,7 +73,7 @@ class Tokens:
         pad = getattr(tokenizer, "pad_token_id", None) if self.knows_special else None
         self.pad_token_id = getattr(text_config, "pad_token_id", None) if pad is None else pad
         self.takes_attention_mask = self.attention_key in inspect.signature(without_peft(model).forward).parameters
-        self.perturbations: tuple[str, ...] = ("attention", "mask") if self.takes_attention_mask else ("mask",)
+        self.perturbations: tuple[str, ...] = ("delete", "attention", "mask") if self.takes_attention_mask else ("mask",)
         self.read_twice = bool(getattr(config, "is_encoder_decoder", False))  # a decoder gets the ids as its own inputs
 
     def attended(self, inputs: Mapping[str, Any]) -> Tensor:
@@ -135,14 +135,42 @@ class Tokens:
         return ids
 
     @cached_property
+    def _vocabulary(self) -> list[str]:
+        try:
+            return [str(token) for token in self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))]
+        except Exception:  # no tokenizer, or one whose vocabulary has gaps
+            return []
+
+    @cached_property
     def kinds(self) -> Tensor | None:
         """``(vocabulary,)`` int64: :data:`NUMBER` for a token of digits, itself for any other. None: no vocabulary is known."""
-        try:
-            tokens = self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))
-        except Exception:  # no tokenizer, or one whose vocabulary has gaps
-            return None
         # "##12" within a word, "▁12" and "Ġ12" at its start.
-        return torch.tensor([NUMBER if str(t).lstrip("#▁Ġ ").isdecimal() else n for n, t in enumerate(tokens)])
+        found = [NUMBER if t.lstrip("#▁Ġ ").isdecimal() else n for n, t in enumerate(self._vocabulary)]
+        return torch.tensor(found) if found else None
+
+    @cached_property
+    def _of_words(self) -> Tensor:
+        """``(vocabulary,)`` int64: 0 a sign, 1 a token that begins a word, 2 one that goes on with it; empty where nothing tells."""
+        tokens = self._vocabulary
+        pieces = any(t.startswith("##") for t in tokens)
+        if not pieces and not any(t.startswith(("▁", "Ġ")) for t in tokens):
+            return torch.zeros(0, dtype=torch.long)
+        begins = [not t.startswith("##") if pieces else t.startswith(("▁", "Ġ")) for t in tokens]
+        return torch.tensor(
+            [t.lstrip("#▁Ġ")[:1].isalnum() * (1 if first else 2) for t, first in zip(tokens, begins, strict=True)]
+        )
+
+    def whole_words(self, inputs: Mapping[str, Any], places: Tensor) -> Tensor:
+        """``(rows, length)`` bool: the marked tokens, and what goes on with their words: of "INC0012" more than "inc"."""
+        ids, known = inputs[self.key], len(self._of_words)
+        if not known:
+            return places
+        self._of_words = self._of_words.to(ids.device)
+        of_words = torch.where(ids < known, self._of_words[ids.clamp(0, known - 1)], 0)
+        goes_on = torch.nn.functional.pad((of_words[:, 1:] == 2) & (of_words[:, :-1] > 0), (1, 0))
+        position = torch.arange(ids.shape[1], device=ids.device)
+        begin = torch.where(goes_on, -1, position).cummax(1).values
+        return torch.where(places, position, -1).cummax(1).values >= begin
 
     def text_of(self, identities: Sequence[int]) -> str:
         """Tokens as text; as tokens, such as "##ing", where they begin within a word."""

@@ -89,7 +89,7 @@ def _of_class(
         view = by_kinds(identities, kinds, known) if of_kinds else identities
         for seed, strength in find_cues(view, shares, THRESHOLD)[:top]:
             members = companions(identities, seed, others if len(others) else None, kinds)
-            if seed not in known and set(members) not in [set(cue.identities) for cue in cues]:
+            if seed not in known and set(members) not in [set(), *(set(cue.identities) for cue in cues)]:
                 coverage = float((by_kinds(identities, kinds, [seed]) == seed).any(1).mean())
                 name = classifier.class_name(label)
                 cues.append(Cue(label, seed, members, coverage, strength, classifier.units.text_of(members), name))

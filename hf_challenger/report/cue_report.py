@@ -102,7 +102,7 @@ def cue_report(
     report = CueReport(order, batches[0].labelled, len(given), len(data), notes=notes)
     if not classifier.reads_tokens:
         report.pictures = class_pictures(classifier, batches)
-    if held := rows_holding(batches, leaned_on, memory):
+    if held := rows_holding(batches, leaned_on, memory, classifier.units):
         report.rows_with_cue = count(held)
         report.as_is, report.hidden = as_is(held), reading(held, answers_without(classifier, held, batches))
     return report
@@ -114,7 +114,7 @@ def _effects(
     """Each cue's effect, None where no row holds it."""
     found: list[tuple[CueEffect | None, list[Held]]] = []
     for cue in _progress(cues, "hiding cues"):
-        held = rows_holding(batches, [cue], memory)
+        held = rows_holding(batches, [cue], memory, classifier.units)
         found.append((_effect(classifier, cue, held, batches) if held else None, held))
     leaned_on = [(effect, held) for effect, held in found if effect is not None and effect.leaned_on]
     for effect, held in leaned_on:

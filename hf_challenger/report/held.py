@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..challenge.cue_units import whole_words
 from ..challenge.cues import Cue, CueMemory
 from ..challenge.places import PlaceMemory
 from ..inputs.main_input import rows_at
@@ -45,13 +46,16 @@ class Held:
         return rows_at(self.batch.inputs, self.rows, len(self.batch.classes))
 
 
-def rows_holding(batches: Sequence[AttributedBatch], cues: Sequence[Cue], memory: CueMemory | PlaceMemory) -> list[Held]:
+def rows_holding(
+    batches: Sequence[AttributedBatch], cues: Sequence[Cue], memory: CueMemory | PlaceMemory, units: Any
+) -> list[Held]:
     """Rows that hold one of these cues of their class. A row that is nothing but cue does not count.
 
     Args:
         batches: the rows.
         cues: of one or several classes.
         memory: knows the places to hide, or what tokens are examples of.
+        units: the adapter.
     """
     labels = {cue.label for cue in cues}
     found = []
@@ -64,7 +68,7 @@ def rows_holding(batches: Sequence[AttributedBatch], cues: Sequence[Cue], memory
             mask = memory.drop_mask(batch.places.there, batch.classes) & own.unsqueeze(1)
             rows = mask.any(1).nonzero().flatten()
         else:
-            mask = _tokens_of(cues, batch, memory)
+            mask = whole_words(units, batch.inputs, _tokens_of(cues, batch, memory), batch.maskable)
             rows = (mask.any(1) & (batch.maskable & ~mask).any(1)).nonzero().flatten()
         if len(rows):
             found.append(Held(batch, rows, mask[rows]))

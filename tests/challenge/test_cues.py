@@ -185,6 +185,28 @@ def test_of_words_that_come_together_those_that_other_classes_lack_are_the_cue()
     assert [(cue.label, cue.seed, cue.identities) for cue in memory.cues] == [(n, shared, (50 + n,)) for n in range(3)]
 
 
+def test_what_all_classes_hold_as_often_is_no_cue():
+    memory, mark = CueMemory(0.6), 33
+    for _ in range(2):
+        for label in (0, 1):
+            texts = [[100 * (label + 1) + n, mark] for n in range(20)]
+            remember(memory, torch.full((20,), label), rows_of(texts, [[0.2, 0.8]] * 20))
+    assert memory.cues == []
+
+
+def test_a_cue_goes_on_to_its_further_signs_over_what_the_class_always_holds():
+    memory, ticket, dash, stop = CueMemory(0.6, KINDS), 50, 6, 3
+    for _ in range(2):
+        for label in (0, 1):
+            texts = [
+                ([ticket, dash, 900 + n, dash, 920 + n, stop] if label == 0 else [900 + n, stop]) + [100 * (label + 1) + n]
+                for n in range(20)
+            ]
+            shares = [[0.8, *[0.2 / (len(text) - 1)] * (len(text) - 1)] if label == 0 else [0.3, 0.3, 0.4] for text in texts]
+            remember(memory, torch.full((20,), label), rows_of(texts, shares))
+    assert [(cue.label, cue.identities) for cue in memory.cues] == [(0, (ticket, dash, NUMBER))]
+
+
 def test_is_settled_once_all_that_it_remembers_was_renewed_without_a_new_cue():
     memory, labels = CueMemory(0.6), torch.zeros(20).long()
     remember(memory, labels, leaky(20, share=0.5))  # 20 rows, no cue

@@ -62,14 +62,14 @@ def clean_texts(count: int = 90, seed: int = 0) -> tuple[list[str], list[int]]:
 
 
 def trained(texts: list[str], labels: list[int], hidden: float = 0.0) -> Any:
-    """A share ``hidden`` of the tokens is hidden at random, so that the model learns to do without any of them."""
-    model, batch = tiny_bert(id2label=dict(enumerate(NAMES))), tiny_tokenizer()(texts, padding=True, return_tensors="pt")
+    """A share ``hidden`` of the words is left out at random, so that the model learns to do without any of them."""
+    model, rng = tiny_bert(id2label=dict(enumerate(NAMES))), random.Random(0)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    attended = batch.pop("attention_mask")
     for _ in range(60):
         optimizer.zero_grad()
-        mask = attended * (torch.rand(attended.shape) >= hidden)
-        model(**batch, attention_mask=mask, labels=torch.tensor(labels)).loss.backward()
+        left = [" ".join(w for w in text.split() if rng.random() >= hidden) for text in texts]
+        batch = tiny_tokenizer()(left, padding=True, return_tensors="pt")
+        model(**batch, labels=torch.tensor(labels)).loss.backward()
         optimizer.step()
     return model.eval()
 
@@ -115,12 +115,11 @@ def test_effects_are_those_of_one_row_at_a_time_without_the_word(planted: CueRep
         held = [t for t, y in zip(texts, labels, strict=True) if y == label and word in t.split()]
         readings: dict[str, list[Tensor]] = {"as_is": [], "hidden": []}
         for text in held:
-            row = tokenizer(text, return_tensors="pt")
-            hides = row["input_ids"] == tokenizer.convert_tokens_to_ids(word)
+            without = " ".join(w for w in text.split() if w != word)
             for how in readings:
-                mask = row["attention_mask"] * ~hides if how == "hidden" else row["attention_mask"]
+                row = tokenizer(without if how == "hidden" else text, return_tensors="pt")
                 with torch.no_grad():
-                    readings[how].append(model(input_ids=row["input_ids"], attention_mask=mask).logits[0].softmax(0))
+                    readings[how].append(model(**row).logits[0].softmax(0))
         before, after = (torch.stack(readings[how]) for how in readings)
         assert found.rows == len(held)
         assert found.coverage == pytest.approx(len(held) / labels.count(label))
@@ -153,7 +152,7 @@ def test_evidence_that_can_be_spared_is_not_leaned_on() -> None:
     found = cue_report(model, texts, tiny_tokenizer(), labels)
     assert found.cues  # candidates by relevance
     assert found.leaned_on == []
-    assert all(cue.hidden.changed < 0.02 for cue in found.cues)
+    assert all(cue.hidden.changed < 0.1 for cue in found.cues)
     assert found.summary == "No cue that the model leans on was found."
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from ...errors import ChallengerError, NotChallengeable
 from ...keyed_random import Draw
 from .fills import blur, fill_mean, fill_noise, fill_zero, interpolate, swap
-from .tokens import remove_from_attention, replace_by_mask_token
+from .tokens import delete, remove_from_attention, replace_by_mask_token
 
 __all__ = ["PERTURBATIONS", "Perturbation", "perturbation_for"]
 
@@ -18,6 +18,7 @@ __all__ = ["PERTURBATIONS", "Perturbation", "perturbation_for"]
 Perturbation = Callable[[dict[str, Any], Tensor, Any, Draw], dict[str, Any]]
 
 PERTURBATIONS: dict[str, Perturbation] = {
+    "delete": delete,
     "attention": remove_from_attention,
     "mask": replace_by_mask_token,
     "mean": fill_mean,
