@@ -16,6 +16,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from .challenge.cues import Cue, as_rows
+from .challenge.row_memory import FEWEST_ROWS
 from .challenge.selection import CUES
 from .errors import ChallengerWarning
 
@@ -70,8 +71,12 @@ class CueCallback(TrainerCallback):
         for counts in counted if self.trainer.accelerator.num_processes > 1 else ():
             counts.reduce_counts(lambda found: self.trainer.accelerator.reduce(found, "sum"))
         for named in counted[:2] if state.is_world_process_zero and not self.first_step else ():
-            for name in named.unheld():
-                logger.warning("%s names %r, but no row of this training holds it.", named.option, name)
+            for name, rows in named.rows_of().items():
+                if not rows:
+                    logger.warning("%s names %r, but no row of this training holds it.", named.option, name)
+        if state.is_world_process_zero and any(challenger.leaks.rows_of().values()):
+            rows_of = (f"{name!r} {rows} times" for name, rows in challenger.leaks.rows_of().items() if rows)
+            print(f"Taken out by challenge_hide, counted at each visit of a row: {', '.join(rows_of)}.", flush=True)
         if challenger.options.challenge_selection != CUES:
             return
         if state.is_world_process_zero and not self.trainer._trains_as_trainer:
@@ -99,6 +104,8 @@ def said(cues: Sequence[Cue]) -> str:
     ]
     if len(cues) > SHOWN:
         lines.append(f"  … and {len(cues) - SHOWN} more in trainer.cues.")
+    if any(cue.hidden_rows < FEWEST_ROWS for cue in cues):
+        lines.append("Those that were hardly hidden were found late: train longer, or name the leak.")
     lines.append("Is one a leak? challenge_hide takes it out of every row. Legitimate? challenge_keep leaves it alone.")
     return "\n".join(lines)
 

@@ -15,9 +15,10 @@ from .errors import ChallengerError
 from .model_folder import FLOATS, TEXTS, check_classifier
 
 NEXT = (
-    "\nA cue may be legitimate evidence or a leak: that is for you to decide. To train without a leak, give ChallengerTrainer the"
-    " option"
+    "\nA cue may be legitimate evidence or a leak: that is for you to decide. To train without leaks, give ChallengerTrainer those of"
+    " these that are leaks, with all values of a leak that you know:"
 )
+NAMED = 10  # cues there
 IMAGE_FILES = (".png", ".jpg", ".jpeg", ".bmp")
 
 # torch and transformers are imported where they are used: mistakes in arguments and files are told before that.
@@ -75,8 +76,7 @@ def _run(args: argparse.Namespace) -> None:
         report = cue_report(model, texts.texts, tokenizer, labels, pairs=texts.pairs, rows=args.rows, top=args.top)
     print(report)
     if report.leaned_on:
-        example = [report.leaned_on[0].text]
-        print(f"{NEXT} challenge_hide={example!r}.")
+        print(f"{NEXT} challenge_hide={[cue.text for cue in report.leaned_on[:NAMED]]!r}.")
     title = f"What {Path(args.model).name} leans on in {Path(args.file).name}"
     if args.json:
         _write(args.json, json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n")

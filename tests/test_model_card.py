@@ -271,7 +271,7 @@ def test_an_adapters_card_keeps_what_peft_wrote(trainer: Any) -> None:
     assert card.data.library_name == "peft"
     assert {"lora", "hf-challenger"} <= set(card.data.tags)
     assert card.data.pipeline_tag == "text-classification"
-    assert "of the tokens were removed from attention" in card.text
+    assert "of the tokens were deleted" in card.text
 
 
 CUE = Cue(1, 7, (7,), 0.91, 0.82, "via web form", "billing", 412)
@@ -285,11 +285,11 @@ DEFAULTS = {"challenge_threshold": 0.8, "challenge_rate": 0.25, "challenge_pertu
             {"challenge_selection": "random"},
             Counts(80, 40),
             [],
-            "In 40 (50.0%) rows, 25% of the tokens were removed from attention: drawn at random, whatever their relevance.",
+            "In 40 (50.0%) rows, 25% of the tokens were deleted: drawn at random, whatever their relevance.",
         ),
         ({"challenge_selection": "top"}, Counts(80, 20), [], "the most relevant ones by LRP with the rules `attnlrp`."),
         ({}, Counts(80), [], "No cue was found, so that training was plain `Trainer`'s."),
-        ({}, Counts(80, 24), [CUE], "The cues below were found. In 24 (30.0%) rows a cue was removed from attention."),
+        ({}, Counts(80, 24), [CUE], "The cues below were found. In 24 (30.0%) rows a cue was deleted."),
         ({}, Counts(80, 24), [CUE], "A cue holds over 80% of the relevance (LRP with the rules `attnlrp`) of the rows"),
         ({"challenge_perturbation": "swap"}, Counts(80, 24), [CUE], "a cue was swapped for another row's."),
         ({"challenge_keep": ["who"]}, Counts(80), [], "Left alone, as legitimate: `who`."),
@@ -297,7 +297,7 @@ DEFAULTS = {"challenge_threshold": 0.8, "challenge_rate": 0.25, "challenge_pertu
             {"challenge_hide": ["via app"]},
             Counts(80, 0, 60),
             [],
-            "No cue was found. Named as a leak: `via app`. In all 60 (75.0%) rows with it, it was removed from attention.",
+            "No cue was found. Named as a leak: `via app`. In all 60 (75.0%) rows with it, it was deleted.",
         ),
         ({"challenge_hide": ["a", "b"]}, Counts(80, 0, 60), [], "with one, it was exchanged for one another, or hidden."),
         ({"challenge_hide": ["via app"]}, Counts(80), [], "Named as a leak: `via app`. No training row held it."),

@@ -70,46 +70,49 @@ def companions(
     Args:
         identities: ``(rows, units)`` integers of the class's rows, :data:`NOTHING` where there is none; the newest row last.
         seed: an identity.
-        others: ``(other rows, units)`` integers of rows of other classes. With them the seed's companion that is rarest there takes
-            its place: of "sent from the app" and "written in the app" the first words tell the class. And what stands in nearly
-            every row (a full stop) is no companion of a cue that stands in nearly every row of one class, unless it stands between
-            companions.
-        kinds: as of :func:`by_kinds`; companions are kinds where they have one.
+        others: ``(other rows, units)`` integers of rows of other classes. With them the companions are those of the one that tells
+            the class best: of "sent via web form" and "typed via web form" the first words. And what stands in nearly every row (a
+            full stop) is no companion, unless it stands between companions.
+        kinds: as of :func:`by_kinds`; companions are kinds where they have one, but for numbers that recur with the seed.
 
     Returns:
         At most :data:`UNITS` identities; the seed alone, where fewer than :data:`FEWEST_ROWS` rows hold it; none, where rows of
-        other classes hold the cue about as often.
+        other classes hold all of them about as often.
     """
-    identities = by_kinds(identities, kinds, [seed])
+    themselves = {seed, *(_together(identities, seed) if (identities == seed).any() else ())}
+    identities = by_kinds(identities, kinds, themselves)
     holds = (identities == seed).any(1)
     if holds.sum() < FEWEST_ROWS:
         return (seed,)
-    others = None if others is None else by_kinds(others, kinds, [seed])
     members = of_class = _together(identities, seed)
     if others is not None and len(others) >= FEWEST_ROWS:
-        rows_of_others = {k: int((others == k).any(1).sum()) for k in of_class}
-        seed = min(of_class, key=lambda k: (rows_of_others[k], k != seed))
-        if rows_of_others[seed] / len(others) >= TOGETHER * (identities == seed).any(1).mean():
+        others = by_kinds(others, kinds, themselves)
+        here = {k: float((identities == k).any(1).mean()) for k in of_class}
+        elsewhere = {k: float((others == k).any(1).mean()) for k in of_class}
+        tells_best = max(sorted(of_class), key=lambda k: (here[k] - elsewhere[k], k == seed))
+        if elsewhere[tells_best] >= TOGETHER * here[tells_best]:
             return ()
-        members = _together(np.concatenate([identities, others]), seed)
-    newest = identities[np.flatnonzero((identities == seed).any(1))[-1]].tolist()
+        members = {seed, *_together(np.concatenate([identities, others]), tells_best)}
+    members = members | _between(identities, members, of_class, TOGETHER * holds.sum())
+    newest = identities[np.flatnonzero(holds)[-1]].tolist()
     # "turn in points … asked in chat window": of a word that comes twice the one beside the seed is the cue's.
     at = newest.index(seed)
     place = {k: n for n, k in sorted(enumerate(newest), key=lambda found: -abs(found[0] - at))}
-    # Of "12/7/1990" the slashes stand between numbers.
-    found = {place[k] for k in members if k in place} | {n for n, k in enumerate(newest) if k == seed}
-    first, last = _grown(min(found), newest, members, of_class, -1), _grown(max(found), newest, members, of_class, 1)
-    members = members | {k for k in newest[first:last] if k in of_class}
+    found = sorted(place[k] for k in members if k in place)
+    members = members | {k for k in newest[found[0] : found[-1]] if k in of_class}
     return (*sorted(members & place.keys(), key=place.__getitem__), *sorted(members - place.keys()))[:UNITS]
 
 
-def _grown(end: int, row: list[int], members: set[int], of_class: set[int], step: int) -> int:
-    """From a cue's end on to members that only words of the class's rows are between: the second dash of "req-2024-0012"."""
-    at = end + step
-    while 0 <= at < len(row) and row[at] in of_class:
-        end = at if row[at] in members else end
-        at += step
-    return end
+def _between(identities: np.ndarray, members: set[int], of_class: set[int], fewest: float) -> set[int]:
+    """Of the class's identities those that follow a member and are followed by one, in enough rows: the numbers of "12/7/1990"."""
+    member = np.isin(identities, list(members))
+    found = set()
+    for k in of_class - members:
+        is_k = identities == k
+        follows = (member[:, :-1] & is_k[:, 1:]).any(1) & (is_k[:, :-1] & member[:, 1:]).any(1)
+        if follows.sum() >= fewest:
+            found.add(k)
+    return found
 
 
 def _together(identities: np.ndarray, seed: int) -> set[int]:

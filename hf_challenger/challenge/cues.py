@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..inputs.tokens import same
+from ..inputs.tokens import kinds_of
 from .cue_search import by_kinds, companions, find_cues
 from .relevant_units import NOTHING
 from .row_memory import RowMemory, stacked
@@ -84,12 +84,15 @@ class CueMemory(RowMemory):
     @property
     def cues(self) -> list[Cue]:
         """Copies of all cues, those with the largest part of their class's relevance first."""
-        found = [
+        return sorted(self._in_order(), key=lambda cue: -cue.coverage * cue.strength)
+
+    def _in_order(self) -> list[Cue]:
+        """Copies of all cues, of each class as they were found."""
+        return [
             Cue(**{**vars(cue), "hidden_rows": self._hidden(cue.label, n)})
             for cues in self._cues.values()
             for n, cue in enumerate(cues)
         ]
-        return sorted(found, key=lambda cue: -cue.coverage * cue.strength)
 
     def remember(self, labels: Tensor, keys: Tensor, identities: Tensor, shares: Tensor) -> None:
         """Rows of one step, in their order; then look for cues among the rows of their classes.
@@ -125,7 +128,10 @@ class CueMemory(RowMemory):
             cue.coverage = float((by_kinds(identities, self.kinds, [cue.seed]) == cue.seed).any(1).mean())
         for n in reversed(range(len(cues))):
             # What other classes hold as often, as their rows tell by now; "12", and later the sign after it.
-            if set(cues[n].identities) in [set(), *(set(cue.identities) for cue in cues[:n])]:
+            same_as = [cue for cue in cues[:n] if set(cue.identities) == set(cues[n].identities)]
+            for cue in same_as[:1]:
+                cue.strength = max(cue.strength, cues[n].strength)
+            if same_as or not cues[n].identities:
                 self._forget(label, cues, n)
         self._cues[label] = cues
         if not cues:
@@ -186,8 +192,10 @@ class CueMemory(RowMemory):
         known = (labels >= 0) & (labels < len(table))
         wanted = table[labels.long().clamp(0, len(table) - 1)].masked_fill(~known[:, None, None], NOTHING)
         ids = identities.long().masked_fill(~maskable, NO_UNIT)
-        # (rows, CUES, widest, units)
-        hits = same(ids[:, None, None, :], wanted.unsqueeze(-1), self._named_kinds)
+        hits = wanted.unsqueeze(-1) == ids[:, None, None, :]  # (rows, CUES, widest, units)
+        if self._named_kinds is not None:  # "2021" that a cue names is no further number of it
+            of_kind = wanted.unsqueeze(-1) == kinds_of(ids, self._named_kinds)[:, None, None, :]
+            hits = hits | (of_kind & ~hits.any(2, keepdim=True))
         holds = 2 * hits.any(-1).sum(-1) > (wanted != NOTHING).sum(-1)  # (rows, CUES)
         drop_mask = (hits.any(2) & holds.unsqueeze(-1)).any(1)
         hidden = known & (maskable & ~drop_mask).any(1)
@@ -219,7 +227,7 @@ class CueMemory(RowMemory):
 
     def state_dict(self) -> dict[str, Any]:
         """As :meth:`.RowMemory.state_dict`, and the cues."""
-        return {**super().state_dict(), "cues": [vars(cue) for cue in self.cues]}
+        return {**super().state_dict(), "cues": [vars(cue) for cue in self._in_order()]}
 
     def load_state_dict(self, state: dict[str, Any], counts: bool = True) -> None:
         """As :meth:`.RowMemory.load_state_dict`, and the cues."""

@@ -41,7 +41,6 @@ class NamedCues:
         self.units, self.names, self.option = units, list(names), option
         self.of_places: Places | None = getattr(units, "places", None)
         self.sequences: list[list[list[int]]] = []
-        self.kinds: Tensor | None = getattr(units, "kinds", None)
         self._rows: Tensor | None = None  # (names,) how many rows held each
         if self.names and not hasattr(units, "places_of"):
             raise ChallengerError(
@@ -50,6 +49,8 @@ class NamedCues:
             )
         if self.names and units.is_sequence_of_tokens:
             self.sequences = [units.read_name(name, option) for name in self.names]
+        self.with_numbers = any(NUMBER in variants[0] for variants in self.sequences)
+        self.kinds: Tensor | None = units.kinds if self.with_numbers else None
 
     def __bool__(self) -> bool:
         return bool(self.names)
@@ -78,7 +79,7 @@ class NamedCues:
     def removed(self, inputs: dict[str, Any], draw: Draw, perturb: Perturb) -> tuple[dict[str, Any], Tensor]:
         """The batch in which these cues tell nothing, in every row; and ``(rows,)`` bool: the rows that held one.
 
-        Tokens: with one name it is hidden. With several, the first that stands in a row is exchanged for one that is drawn anew
+        Tokens: with one name it is hidden, and so are all if one has numbers. With several, the first that stands in a row is exchanged for one that is drawn anew
         from all names and nothing, whatever the row's class; what else stands there is hidden. Blocks of float inputs: the same
         place of another row, drawn anew, takes their place.
         """
@@ -94,7 +95,7 @@ class NamedCues:
         offsets, scattered = self._offsets(inputs)
         place = self._whole(inputs, (offsets >= 0) | scattered)
         held = place.any(1)
-        if len(self.names) > 1:
+        if len(self.names) > 1 and not self.with_numbers:
             inputs, source = self._exchanged(inputs, offsets, draw)
             place = place.gather(1, source.clamp(min=0)) & (source >= 0)
         if hasattr(self.units, "cut"):  # the last token cannot be hidden: a decoder reads its answer there
@@ -107,10 +108,9 @@ class NamedCues:
         whole: Tensor = self.units.whole_words(inputs, places) if hasattr(self.units, "whole_words") else places
         return whole
 
-    def unheld(self) -> list[str]:
-        """Names that no row held so far. Places are in every row."""
-        counts = [1] * len(self.names) if self._rows is None else self._rows.tolist()
-        return [name for name, rows in zip(self.names, counts, strict=True) if not rows]
+    def rows_of(self) -> dict[str, int]:
+        """How many rows held each name, counted once each time that a row was trained on; none of places, which are in every row."""
+        return {} if self._rows is None else dict(zip(self.names, self._rows.tolist(), strict=True))
 
     def reduce_counts(self, gather_sum: Callable[[Tensor], Tensor]) -> None:
         """Add up what all processes have seen; call it once, at the end."""
@@ -124,14 +124,14 @@ class NamedCues:
     def _words(self, ids: Tensor, sequence: list[int]) -> tuple[Tensor, Tensor, int]:
         """``(rows, length)`` bool, the words of a name; ``(rows,)``, how many different ones a row holds; how many it has."""
         words = torch.tensor(sorted(set(sequence)), device=ids.device)
-        if NUMBER in sequence and self.kinds is not None:
+        if self.kinds is not None:
             self.kinds = self.kinds.to(ids.device)
-        found = same(ids.unsqueeze(-1), words, self.kinds if NUMBER in sequence else None)
+        found = same(ids.unsqueeze(-1), words, self.kinds)
         return found.any(-1), found.any(1).sum(1), len(words)
 
     def _exchanged(self, inputs: dict[str, Any], offsets: Tensor, draw: Draw) -> tuple[dict[str, Any], Tensor]:
         """See :func:`~.exchange.exchange_runs`; the run is the first name of each row."""
-        words = [variants[0] for variants in self.sequences if NUMBER not in variants[0]]
+        words = [variants[0] for variants in self.sequences]
         lengths = torch.tensor([*map(len, words), 0])
         donors = torch.zeros(len(words) + 1, int(lengths.max()), dtype=torch.long)
         for n, sequence in enumerate(words):
@@ -170,7 +170,7 @@ class NamedCues:
                 window[starts & (window < 0)] = offset
         for name, sequence in by_length:
             words, held, n = self._words(ids.masked_fill(~(content & (offsets < 0)), -1), sequence)
-            apart = (held == n) & ~holds[name] & (n > 1 or NUMBER in sequence)
+            apart = (held == n) & (NUMBER in sequence or (~holds[name] & (n > 1)))
             scattered |= words & apart.unsqueeze(1)
             holds[name] = holds[name] | apart
         self._count(torch.stack(holds))

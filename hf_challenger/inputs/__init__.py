@@ -43,8 +43,6 @@ class Units(Protocol):
         places: optional; a :class:`~.places.Places`, for a kind of input whose cues are places. With it, ``telling`` and
             ``level_telling``: R² from which the content of a place tells the class, see
             :class:`~..challenge.places.PlaceMemory`.
-        kinds: optional, of tokens; ``(identities,)`` int64: what each identity is an example of (a number), itself where of
-            nothing. A kind's own number is beyond all identities.
 
     Adapters of tokens have a further method, ``attended``: inputs → ``(rows, length)`` bool, the tokens that count.
     """

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import itertools
+import re
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -22,6 +24,7 @@ logger = logging.get_logger(__name__)
 STRUCTURE = tuple(f"{role}_token_id" for role in ("pad", "bos", "eos", "sep", "cls"))
 # What a token of digits is an example of, and how that reads. No vocabulary is as large.
 NUMBER, NUMBER_NAME = 2**31 - 1, "[number]"
+MOST_READINGS = 64  # of a name with numbers
 
 
 class Tokens:
@@ -136,16 +139,22 @@ class Tokens:
 
     @cached_property
     def _vocabulary(self) -> list[str]:
+        """The tokens by their ids; empty where an id is none."""
         try:
-            return [str(token) for token in self.tokenizer.convert_ids_to_tokens(list(range(len(self.tokenizer))))]
-        except Exception:  # no tokenizer, or one whose vocabulary has gaps
+            ids = self.tokenizer.get_vocab()
+        except Exception:  # no tokenizer, or one that tells no vocabulary
             return []
+        found = [""] * (max(ids.values(), default=-1) + 1)
+        for token, n in ids.items():
+            found[n] = str(token)
+        return found
 
     @cached_property
     def kinds(self) -> Tensor | None:
         """``(vocabulary,)`` int64: :data:`NUMBER` for a token of digits, itself for any other. None: no vocabulary is known."""
-        # "##12" within a word, "▁12" and "Ġ12" at its start.
-        found = [NUMBER if t.lstrip("#▁Ġ ").isdecimal() else n for n, t in enumerate(self._vocabulary)]
+        # "##12" within a word, "▁12" and "Ġ12" at its start, "12</w>" and "12@@".
+        bare = (re.sub(r"^(##|[▁Ġ ]+)|(</w>|@@)$", "", token) for token in self._vocabulary)
+        found = [NUMBER if token.isdecimal() else n for n, token in enumerate(bare)]
         return torch.tensor(found) if found else None
 
     @cached_property
@@ -175,7 +184,8 @@ class Tokens:
     def text_of(self, identities: Sequence[int]) -> str:
         """Tokens as text; as tokens, such as "##ing", where they begin within a word."""
         if NUMBER in identities:
-            return " ".join(NUMBER_NAME if i == NUMBER else self.text_of([i]) for i in identities)
+            runs = itertools.groupby(identities, lambda i: i == NUMBER)
+            return " ".join(NUMBER_NAME if number else self.text_of(list(run)) for number, run in runs)
         if not hasattr(self.tokenizer, "decode"):
             return " ".join(f"token {i}" for i in identities)
         if hasattr(self.tokenizer, "convert_ids_to_tokens"):
@@ -199,23 +209,35 @@ class Tokens:
         ]
         if hasattr(self.tokenizer, "convert_tokens_to_ids"):
             readings.append(lambda text: self.tokenizer.convert_tokens_to_ids(text.split()))
-        variants = []
-        for read in readings:
-            between = [read(part.strip()) if part.strip() else [] for part in name.split(NUMBER_NAME)]
-            variants.append([i for n, part in enumerate(between) for i in ([NUMBER] if n else []) + part])
+        if NUMBER_NAME in name.split() and NUMBER_NAME not in self._vocabulary:
+            variants = self._with_numbers(name, readings)
+        else:
+            variants = [read(name.strip()) for read in readings]
         variants = [list(v) for v in dict.fromkeys(map(tuple, variants)) if v and unknown not in v and None not in v]
         if not variants:
             raise ChallengerError(
                 f"{option} names {name!r}, of which the tokenizer knows no such tokens ({self.tokenizer.unk_token or 'nothing'}"
                 " comes out). Name it as trainer.cues shows it."
             )
-        if NUMBER in variants[0]:  # a row that holds half of a name's tokens holds it: none may be a space alone
-            variants = [v for v in variants if len(v) == min(map(len, variants))]
         if len(variants[0]) > 1:
             pieces = " ".join(repr(self.text_of([i])) for i in variants[0])
             how = "in any order" if NUMBER in variants[0] else "side by side"
             logger.warning("%s: %r is read as %d tokens %s: %s.", option, name, len(variants[0]), how, pieces)
         return variants
+
+    def _with_numbers(self, name: str, readings: Sequence[Callable[[str], list[int]]]) -> list[list[int]]:
+        """A name in which "[number]" is any token of digits. Its words may stand in any order, each at the start of a text or within
+        one, so that each is read by itself.
+        """
+        of_words = []
+        for word in name.split():
+            found = [[NUMBER]] if word == NUMBER_NAME else [read(word) for read in readings]
+            # A row that holds half of a name's tokens holds it: none may be a space alone.
+            kept = [[i for i in ids if i == NUMBER or (i is not None and self.text_of([i]))] for ids in found]
+            known = [ids for ids in kept if ids and self.tokenizer.unk_token_id not in ids]
+            fewest = min(map(len, known), default=0)
+            of_words.append(list(dict.fromkeys(tuple(ids) for ids in known if len(ids) == fewest)))
+        return [list(itertools.chain(*ids)) for ids in itertools.islice(itertools.product(*of_words), MOST_READINGS)]
 
     def places_of(self, name: str, inputs: Mapping[str, Any], option: str = "the name") -> Tensor:
         """``(rows, length)`` bool: the tokens of that text, where they stand side by side."""
@@ -243,6 +265,7 @@ def same(identities: Tensor, wanted: Tensor, kinds: Tensor | None) -> Tensor:
 
 def kinds_of(identities: Tensor, kinds: Tensor) -> Tensor:
     """The kind of each; an identity that the table does not know, such as padding of -1, stays itself."""
+    identities = identities.long()
     known = (identities >= 0) & (identities < len(kinds))
     return torch.where(known, kinds.to(identities.device)[identities.masked_fill(~known, 0)], identities)
 

@@ -24,9 +24,10 @@ def candidates(
     batches: Sequence[AttributedBatch],
     top: int,
     notes: list[str],
+    unread: list[str],
     memory: CueMemory | PlaceMemory,
 ) -> list[Cue]:
-    """At most ``top`` cues of each class, or those of the memory of places; ``notes`` name the classes with too few rows."""
+    """At most ``top`` cues of each class, or those of the memory of places; ``unread`` are the classes with too few rows."""
     classes = torch.cat([batch.classes for batch in batches])
     right = torch.cat([batch.classes == batch.predicted for batch in batches])
     present = [int(label) for label in classes.unique() if label >= 0]
@@ -39,8 +40,9 @@ def candidates(
         )
     fewest = ROWS_OF_CLASS if isinstance(memory, PlaceMemory) else FEWEST_ROWS
     few = [label for label in present if int((right & (classes == label)).sum()) < fewest]
+    unread += map(classifier.class_name, few)
     if few:
-        shown = ", ".join(map(classifier.class_name, few[:NAMED])) + (", …" if len(few) > NAMED else "")
+        shown = ", ".join(unread[:NAMED]) + (", …" if len(few) > NAMED else "")
         notes.append(f"Fewer than {fewest} rows are predicted as their class, so no cue is found there: {shown}.")
     if isinstance(memory, PlaceMemory):
         return _of_places(classifier, memory)

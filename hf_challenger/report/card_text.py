@@ -20,6 +20,7 @@ DRAWN = {
     "random": "drawn at random, whatever their relevance",
 }
 HIDDEN = {
+    "delete": "deleted",
     "attention": "removed from attention",
     "mask": "replaced by the mask token",
     "mean": "replaced by the mean",

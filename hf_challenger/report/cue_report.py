@@ -79,6 +79,7 @@ def cue_report(
     if not len(data):
         raise ChallengerError("The data set is empty. Give at least one row.")
     notes: list[str] = []
+    unread: list[str] = []
     chosen = sorted(random.Random(0).sample(range(len(data)), rows)) if len(data) > rows else list(range(len(data)))
     if isinstance(data[0], str):
         given = tokenized(model, tokenizer, data, labels, pairs, chosen, notes)
@@ -93,13 +94,13 @@ def cue_report(
         attributed(classifier, collator(batch)) for batch in _progress(batched(given, classifier.units), "reading rows")
     ]
     memory = memory_of(classifier, batches)
-    found_cues = candidates(classifier, batches, top, notes, memory)
+    found_cues = candidates(classifier, batches, top, notes, unread, memory)
     effects = _effects(classifier, batches, found_cues, memory)
     if unmeasured := sum(effect is None for effect in effects):
         notes.append(f"{unmeasured} candidates could not be measured: without them nothing would be left of any row.")
     leaned_on = [cue for cue, effect in zip(found_cues, effects, strict=True) if effect and effect.leaned_on]
     order = sorted((e for e in effects if e), key=lambda cue: (not cue.leaned_on, -cue.coverage * cue.drop))
-    report = CueReport(order, batches[0].labelled, len(given), len(data), notes=notes)
+    report = CueReport(order, batches[0].labelled, len(given), len(data), notes=notes, unread=unread)
     if not classifier.reads_tokens:
         report.pictures = class_pictures(classifier, batches)
     if held := rows_holding(batches, leaned_on, memory, classifier.units):

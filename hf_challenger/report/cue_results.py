@@ -133,6 +133,7 @@ class CueReport:
         as_is: of those rows; None where there are none.
         hidden: of those rows, with all such cues hidden.
         notes: sentences on what was cut or left out.
+        unread: names of the classes of which too few rows are predicted as their class.
         pictures: of each class, for images and series.
     """
 
@@ -144,6 +145,7 @@ class CueReport:
     as_is: Reading | None = None
     hidden: Reading | None = None
     notes: list[str] = field(default_factory=list)
+    unread: list[str] = field(default_factory=list)
     pictures: list[ClassPicture] = field(default_factory=list)
 
     @property
@@ -156,7 +158,8 @@ class CueReport:
         """The answer in one sentence."""
         count = len(self.leaned_on)
         if not count or self.as_is is None or self.hidden is None:
-            return "No cue that the model leans on was found."
+            unread = f" {len(self.unread)} of the classes could not be read, see below: is the input the model's own?"
+            return "No cue that the model leans on was found." + (unread if self.unread else "")
         without = f"{count} cue{'s' if count > 1 else ''} that the model leans on; without {'them' if count > 1 else 'it'}"
         on = f"on the {self.rows_with_cue} rows that hold {'one' if count > 1 else 'it'}"
         if self.as_is.accuracy is None or self.hidden.accuracy is None:
@@ -185,6 +188,7 @@ class CueReport:
             "as_is": _reading(self.as_is),
             "hidden": _reading(self.hidden),
             "notes": self.notes,
+            "unread": self.unread,
             "cues": [
                 {
                     "cue": cue.text,

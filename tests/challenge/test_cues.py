@@ -182,7 +182,9 @@ def test_of_words_that_come_together_those_that_other_classes_lack_are_the_cue()
         for label, own in enumerate((50, 51, 52)):
             texts = [[own, shared, 100 * (label + 1) + n] for n in range(20)]
             remember(memory, torch.full((20,), label), rows_of(texts, [[0.3, 0.6, 0.1]] * 20))
-    assert [(cue.label, cue.seed, cue.identities) for cue in memory.cues] == [(n, shared, (50 + n,)) for n in range(3)]
+    assert [(cue.label, cue.seed, cue.identities) for cue in memory.cues] == [
+        (n, shared, (50 + n, shared)) for n in range(3)
+    ]
 
 
 def test_what_all_classes_hold_as_often_is_no_cue():
@@ -205,6 +207,54 @@ def test_a_cue_goes_on_to_its_further_signs_over_what_the_class_always_holds():
             shares = [[0.8, *[0.2 / (len(text) - 1)] * (len(text) - 1)] if label == 0 else [0.3, 0.3, 0.4] for text in texts]
             remember(memory, torch.full((20,), label), rows_of(texts, shares))
     assert [(cue.label, cue.identities) for cue in memory.cues] == [(0, (ticket, dash, NUMBER))]
+
+
+def test_a_seed_that_other_classes_hold_now_and_then_stays_in_its_cue():
+    memory, seed, rarer = CueMemory(0.6), 50, 51
+    for _ in range(2):
+        texts = [[seed, *([rarer] if n < 20 else []), 100 + n] for n in range(24)]
+        remember(memory, torch.zeros(24).long(), rows_of(texts, [[0.9, *[0.05] * (len(t) - 1)] for t in texts]))
+        texts = [[*([seed] if n < 3 else []), 300 + n, 400 + n] for n in range(24)]
+        remember(memory, torch.ones(24).long(), rows_of(texts, [[1 / len(t)] * len(t) for t in texts]))
+    assert [(cue.label, cue.identities) for cue in memory.cues] == [(0, (seed,))]
+
+
+def test_words_that_take_turns_as_the_strongest_settle():
+    memory, sent, via = CueMemory(0.6), 50, 51
+    for visit in range(8):
+        shares = [[0.85, 0.1, 0.05] if visit < 3 else [0.05, 0.9, 0.05]] * 20
+        remember(memory, torch.zeros(20).long(), rows_of([[sent, via, 100 + n] for n in range(20)], shares))
+        others = [[200 + n, *([via] if n % 3 == 0 else [300 + n])] for n in range(20)]
+        remember(memory, torch.ones(20).long(), rows_of(others, [[0.5, 0.5]] * 20))
+    assert memory.settled
+    assert via in {k for cue in memory.cues for k in cue.identities}
+
+
+def test_a_number_that_recurs_in_a_phrase_belongs_to_it():
+    memory, word, seven, six = CueMemory(0.6, KINDS), 50, 907, 906
+    for _ in range(2):
+        for label, number in ((0, seven), (1, six)):
+            texts = [[word + label, number, 920 + n, 100 * (label + 1) + n] for n in range(20)]
+            remember(memory, torch.full((20,), label), rows_of(texts, [[0.8, 0.1, 0.05, 0.05]] * 20))
+    assert {cue.identities for cue in memory.cues} == {(50, seven), (51, six)}
+
+
+def test_a_named_number_is_no_further_number_of_its_cue():
+    memory = CueMemory(0.6, KINDS)
+    memory.load_state_dict({"rows": {}, "cues": [vars(Cue(0, 921, (921, SLASH, NUMBER), 1.0, 0.9))]})
+    ids = torch.tensor([[921, 60, 61], [921, SLASH, 60], [921, 922, 60]])
+    drop_mask = memory.drop_mask(ids, torch.ones_like(ids, dtype=torch.bool), torch.zeros(3).long())
+    assert drop_mask.tolist() == [[False] * 3, [True, True, False], [True, True, False]]
+
+
+def test_a_checkpoint_keeps_the_order_in_which_cues_were_found():
+    memory = CueMemory(0.6)
+    cues = [Cue(0, 11, (11,), 0.5, 0.8, hidden_rows=1), Cue(0, 12, (12,), 0.5, 0.95, hidden_rows=2)]
+    memory.load_state_dict({"rows": {}, "cues": [vars(cue) for cue in cues]})
+    for one in (memory, memory.copy()):
+        texts = [[11, 12, 100 + n] for n in range(20)]
+        remember(one, torch.zeros(20).long(), rows_of(texts, [[0.3, 0.3, 0.4]] * 20))
+        assert [(cue.seed, cue.strength, cue.hidden_rows) for cue in one.cues] == [(11, 0.95, 1)]
 
 
 def test_is_settled_once_all_that_it_remembers_was_renewed_without_a_new_cue():

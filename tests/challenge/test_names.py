@@ -73,17 +73,38 @@ def test_a_name_with_numbers_takes_digits_in_any_order():
     assert rows.tolist() == [True, False, True]
     read = [tokenizer.decode(r[m.bool()]) for r, m in zip(left["input_ids"], left["attention_mask"], strict=True)]
     assert [text.split() for text in read] == [["via", "app", "x"], ["via", "3", "app", "x"], ["via", "app", "x"]]
+    words = NamedCues(tokens, ["[number] -", "app"], "challenge_hide")  # one with numbers: none is put in another's place
+    left, rows = words.removed(batch, Draw(0, 0, 0, torch.arange(3)), perturbation_for("auto", tokens))
+    read = [tokenizer.decode(r[m.bool()]).split() for r, m in zip(left["input_ids"], left["attention_mask"], strict=True)]
+    assert read == [["via", "12/7", "x"], ["via", "3", "x"], ["via", "x"]]
+    assert rows.all()
+    word = tokens.text_of([tokenizer.convert_tokens_to_ids("Ġapp"), NUMBER, one[1]])
+    assert word == "app [number] /"
+    held = NamedCues(tokens, [word], "challenge_hide").removed(
+        batch_of(tokenizer, ["via app 12/7 x", "app 1/2 b 3 / 4"]),
+        Draw(0, 0, 0, torch.arange(2)),
+        perturbation_for("auto", tokens),
+    )[0]
+    read = [tokenizer.decode(r[m.bool()]).split() for r, m in zip(held["input_ids"], held["attention_mask"], strict=True)]
+    assert read == [["via", "x"], ["b"]]
     alone = NamedCues(tokens, ["[number]"], "challenge_hide").removed(
         batch, Draw(0, 0, 0, torch.arange(3)), perturbation_for("auto", tokens)
     )[1]
     assert alone.all()
 
 
-@pytest.mark.parametrize("token", ["7", "##12", "▁2021", "Ġ2021"])
+@pytest.mark.parametrize("token", ["7", "##12", "▁2021", "Ġ2021", "12</w>", "12@@"])
 def test_tokens_of_digits_are_numbers_in_every_kind_of_tokenizer(token):
-    core = Tokenizer(models.WordLevel({"[UNK]": 0, "a1": 1, token: 2, "-": 3}, unk_token="[UNK]"))
+    core = Tokenizer(models.WordLevel({"[UNK]": 0, "a1": 1, token: 4, "#1": 5}, unk_token="[UNK]"))  # ids with a gap
     tokens = Tokens(tiny_bert(), PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]"))
-    assert tokens.kinds.tolist() == [0, 1, NUMBER, 3]
+    assert tokens.kinds.tolist() == [0, 1, 2, 3, NUMBER, 5]
+
+
+def test_a_token_of_the_users_own_that_reads_like_numbers_is_that_token():
+    core = Tokenizer(models.WordLevel({"[UNK]": 0, "[number]": 1, "7": 2}, unk_token="[UNK]"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokens = Tokens(tiny_bert(), PreTrainedTokenizerFast(tokenizer_object=core, unk_token="[UNK]"))
+    assert tokens.read_name("[number]", "challenge_hide") == [[1]]
 
 
 class Model(nn.Module):
