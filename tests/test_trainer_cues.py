@@ -24,6 +24,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTo
 from hf_challenger import ChallengerConfig, ChallengerError, ChallengerTrainer, NoEffectWarning
 from hf_challenger.challenge import Challenger, Cue
 from hf_challenger.challenge.cues import FOLLOWING
+from hf_challenger.cue_callback import said
 
 Make = Callable[..., Any]
 SEED = 1  # with which tiny BERT leans on both words by more than the threshold
@@ -112,6 +113,18 @@ def test_planted_words_are_found_and_named_with_their_class(leaky: Run) -> None:
     for cue in leaky.trainer.cues:
         assert cue.coverage > 0.85
         assert FOLLOWING * 0.8 < cue.strength <= 1
+
+
+def test_a_cue_that_was_found_too_late_is_told_as_such() -> None:
+    late, early = Cue(0, 1, (1,), 0.9, 0.9, "late", "A", 3), Cue(1, 2, (2,), 0.9, 0.9, "early", "B", 300)
+    assert "hardly hidden" in said([late, early])
+    assert "hardly hidden" not in said([early])
+
+
+def test_what_was_taken_out_is_said_at_the_end(tmp_path: Path, capture: Any) -> None:
+    run = capture(tmp_path, challenge_hide=list(LEAKS), num_train_epochs=2, challenge_threshold=None)
+    held = [sum(LEAKS[n] in tiny_tokenizer().decode(row["input_ids"]) for row in leaky_data(seed=11)) for n in (0, 1)]
+    assert f"visit of a row: {LEAKS[0]!r} {2 * held[0]} times, {LEAKS[1]!r} {2 * held[1]} times." in run.said
 
 
 def test_they_are_hidden_in_their_share_of_the_rows(leaky: Run) -> None:

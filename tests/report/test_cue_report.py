@@ -137,6 +137,15 @@ def test_examples_mark_the_cue_and_start_with_changed_predictions(planted: CueRe
             assert {p for p, marked in zip(example.pieces, example.marked, strict=True) if marked} == {cue.text}
 
 
+def test_the_headline_says_so_where_classes_could_not_be_read() -> None:
+    """As with a column of the file forgotten, or labels in another order: the model is right about next to none."""
+    texts, labels = planted_texts()
+    found = cue_report(leaning(), texts, tiny_tokenizer(), [(label + 1) % CLASSES for label in labels])
+    assert set(found.unread) == set(NAMES)
+    assert "3 of the classes could not be read" in found.summary
+    assert found.as_dict()["unread"] == found.unread
+
+
 def test_without_labels_the_predictions_are_the_classes() -> None:
     texts, _ = planted_texts()
     found = cue_report(leaning(), texts, tiny_tokenizer())
@@ -529,7 +538,7 @@ def test_command_prints_and_writes_the_report(
     main([saved, "--file", str(tmp_path / "data.csv"), "--json", str(file), "--html", str(page)])
     printed = capsys.readouterr()
     assert printed.out.splitlines()[0] == planted.summary
-    assert printed.out.endswith(f"give ChallengerTrainer the option challenge_hide=['{planted.cues[0].text}'].\n")
+    assert printed.out.endswith(f"of a leak that you know: challenge_hide={[cue.text for cue in planted.leaned_on]}.\n")
     assert "Text: column 'message'. Classes: column 'label'.\nRows: 90 of 90." in printed.err
     written = json.loads(file.read_text())
     assert [cue["cue"] for cue in written["cues"][:3]] == [cue.text for cue in planted.cues[:3]]
