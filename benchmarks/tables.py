@@ -211,6 +211,7 @@ COMPARED = {
     "random hiding": "random hiding",
     "row-level LRP": "row-level LRP",
     "counts": "counts",
+    "by attention": "ours, by attention",
     "cues": "**ours**",
     "named": "**ours**, cues named",
     "bound": "without the cue",

@@ -47,7 +47,7 @@ def golden_card() -> Card:
     )
     return Card(
         summary,
-        ChallengeOptions(0.5, challenge_threshold=0.8, challenge_keep=["freeze"], challenge_perturbation="attention"),
+        ChallengeOptions(0.5, challenge_threshold=0.8, challenge_keep=["freeze"], challenge_perturbation="delete"),
         "tokens",
         steps=285,
         training_rows=300,
@@ -275,7 +275,7 @@ def test_an_adapters_card_keeps_what_peft_wrote(trainer: Any) -> None:
 
 
 CUE = Cue(1, 7, (7,), 0.91, 0.82, "via web form", "billing", 412)
-DEFAULTS = {"challenge_threshold": 0.8, "challenge_rate": 0.25, "challenge_perturbation": "attention"}  # for tokens
+DEFAULTS = {"challenge_threshold": 0.8, "challenge_rate": 0.25, "challenge_perturbation": "delete"}  # for tokens
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ def test_only_options_that_acted_are_listed_with_their_values(trainer: Any) -> N
         "`challenge_threshold`": ["0.8"],
         "`challenge_attribution`": ["lrp"],
         "`challenge_composite`": ["attnlrp"],
-        "`challenge_perturbation`": ["attention"],
+        "`challenge_perturbation`": ["delete"],
     }
 
 

@@ -59,7 +59,7 @@ def test_help_comes_at_once(name):
         (["--challenge_selection=cue"], "challenge_selection='cue' is unknown. Choose one of: 'cues', 'named', 'sample'"),
         (
             ["--challenge_perturbation=erase"],
-            "challenge_perturbation='erase' is unknown. Choose one of: 'auto', 'attention'",
+            "challenge_perturbation='erase' is unknown. Choose one of: 'auto', 'delete'",
         ),
         (["--learning_rate", "fast"], "argument --learning_rate: invalid float value: 'fast'"),
         (["--max-steps=1e3"], "argument --max_steps: invalid int value: '1e3'"),
