@@ -316,7 +316,9 @@ TRAINED = {
 }
 TABLES: dict[str, Callable[[Path], str]] = {
     "cues_texts": partial(cue_table, "cues_texts", compared=LONGEST),
-    "cues_texts_shuffled": partial(cue_table, "cues_texts", reading="shuffled", compared=("plain", *LONGEST[1:-1], "named", "bound")),
+    "cues_texts_shuffled": partial(
+        cue_table, "cues_texts", reading="shuffled", compared=("plain", *LONGEST[1:-1], "named", "bound")
+    ),
     "cues_texts_deleted": partial(cue_table, "cues_texts", compared=("plain", "by attention", "cues", "bound"), by=("cue",)),
     "cues_texts_rivals": partial(cue_table, "cues_texts", compared=RIVALS),
     "cues_series_rivals": partial(cue_table, "cues_series", compared=RIVALS),
