@@ -13,6 +13,7 @@ from .relevant_units import NOTHING, UNITS
 from .row_memory import FEWEST_ROWS
 
 LEAST_COVERAGE = 0.2  # of the class's rows: what is rarer is a word of single texts, not a cue of the data
+SHARED = 1 / 3  # of its coverage, in the rows of other classes, from which an identity is no word of one class
 TOGETHER = 0.8  # Jaccard index of the rows of two identities from which they are one cue
 ABSENT = -2  # after all identities that some row holds
 
@@ -70,8 +71,8 @@ def companions(
     Args:
         identities: ``(rows, units)`` integers of the class's rows, :data:`NOTHING` where there is none; the newest row last.
         seed: an identity.
-        others: ``(other rows, units)`` integers of rows of other classes. With them the companions are those of the one that tells
-            the class best: of "sent via web form" and "typed via web form" the first words. And what stands in nearly every row (a
+        others: ``(other rows, units)`` integers of rows of other classes. With them, where they share the seed, the companions
+            are those of the one that tells the class best: of "sent via web form" and "typed via web form" the first words. And what stands in nearly every row (a
             full stop) is no companion, unless it stands between companions.
         kinds: as of :func:`by_kinds`; companions are kinds where they have one, but for numbers that recur with the seed.
 
@@ -89,7 +90,8 @@ def companions(
         others = by_kinds(others, kinds, themselves)
         here = {k: float((identities == k).any(1).mean()) for k in of_class}
         elsewhere = {k: float((others == k).any(1).mean()) for k in of_class}
-        tells_best = max(sorted(of_class), key=lambda k: (here[k] - elsewhere[k], k == seed))
+        is_shared = elsewhere[seed] >= SHARED * here[seed]
+        tells_best = max(sorted(of_class), key=lambda k: (here[k] - elsewhere[k], k == seed)) if is_shared else seed
         if elsewhere[tells_best] >= TOGETHER * here[tells_best]:
             return ()
         members = {seed, *_together(np.concatenate([identities, others]), tells_best)}
