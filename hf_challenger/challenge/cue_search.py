@@ -72,8 +72,8 @@ def companions(
         identities: ``(rows, units)`` integers of the class's rows, :data:`NOTHING` where there is none; the newest row last.
         seed: an identity.
         others: ``(other rows, units)`` integers of rows of other classes. With them, where they share the seed, the companions
-            are those of the one that tells the class best: of "sent via web form" and "typed via web form" the first words. And what stands in nearly every row (a
-            full stop) is no companion, unless it stands between companions.
+            are those of the one that tells the class best: of "sent via web form" and "typed via web form" the first words. And what
+            stands in nearly every row (a full stop) is no companion, unless it stands between companions.
         kinds: as of :func:`by_kinds`; companions are kinds where they have one, but for numbers that recur with the seed.
 
     Returns:

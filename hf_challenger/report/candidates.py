@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..challenge.cue_search import by_kinds, companions, find_cues
-from ..challenge.cues import Cue, CueMemory
+from ..challenge.cues import Cue
 from ..challenge.places import ROWS_OF_CLASS, PlaceMemory
 from ..challenge.row_memory import FEWEST_ROWS
 from ..errors import ChallengerError
@@ -25,7 +25,7 @@ def candidates(
     top: int,
     notes: list[str],
     unread: list[str],
-    memory: CueMemory | PlaceMemory,
+    memory: PlaceMemory | None = None,
 ) -> list[Cue]:
     """At most ``top`` cues of each class, or those of the memory of places; ``unread`` are the classes with too few rows."""
     classes = torch.cat([batch.classes for batch in batches])
@@ -38,23 +38,21 @@ def candidates(
             f"All rows are of one class, {classifier.class_name(present[0])}, so what all data share may look like its cue. Add"
             " rows of other classes."
         )
-    fewest = ROWS_OF_CLASS if isinstance(memory, PlaceMemory) else FEWEST_ROWS
+    fewest = FEWEST_ROWS if memory is None else ROWS_OF_CLASS
     few = [label for label in present if int((right & (classes == label)).sum()) < fewest]
     unread += map(classifier.class_name, few)
     if few:
         shown = ", ".join(unread[:NAMED]) + (", …" if len(few) > NAMED else "")
         notes.append(f"Fewer than {fewest} rows are predicted as their class, so no cue is found there: {shown}.")
-    if isinstance(memory, PlaceMemory):
+    if memory is not None:
         return _of_places(classifier, memory)
-    return [cue for label in present if label not in few for cue in _of_class(classifier, batches, label, top, memory.kinds)]
+    return [cue for label in present if label not in few for cue in _of_class(classifier, batches, label, top)]
 
 
-def memory_of(classifier: Classifier, batches: Sequence[AttributedBatch]) -> CueMemory | PlaceMemory:
-    """What training would remember of places, with the report's threshold; relevance tells in rows that the model gets right. Of
-    tokens an empty one.
-    """
+def place_memory(classifier: Classifier, batches: Sequence[AttributedBatch]) -> PlaceMemory | None:
+    """What training would remember, with the report's threshold; relevance tells in rows that the model gets right. None: of tokens."""
     if classifier.places is None:
-        return CueMemory(THRESHOLD, getattr(classifier.units, "kinds", None))
+        return None
     memory = PlaceMemory(THRESHOLD, classifier.units.telling, classifier.units.level_telling)
     for batch in batches:
         assert batch.places is not None
@@ -71,9 +69,7 @@ def _of_places(classifier: Classifier, memory: PlaceMemory) -> list[Cue]:
     return found
 
 
-def _of_class(
-    classifier: Classifier, batches: Sequence[AttributedBatch], label: int, top: int, kinds: torch.Tensor | None
-) -> list[Cue]:
+def _of_class(classifier: Classifier, batches: Sequence[AttributedBatch], label: int, top: int) -> list[Cue]:
     """The strongest of a class, over different rows that the model gets right."""
     rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for batch in batches:
@@ -86,6 +82,7 @@ def _of_class(
     others = np.concatenate([b.found[(b.classes != label).to(b.found.device)].cpu().numpy() for b in batches])
     others = others[:: max(len(others) // len(identities), 1)]  # about as many
     cues: list[Cue] = []
+    kinds = getattr(classifier.units, "kinds", None)
     for of_kinds in (False, True):
         known = {k for cue in cues for k in (cue.seed, *cue.identities)}
         view = by_kinds(identities, kinds, known) if of_kinds else identities

@@ -10,13 +10,13 @@ from torch import nn
 from transformers import DataCollatorWithPadding, default_data_collator
 from transformers.utils.logging import tqdm
 
-from ..challenge.cues import Cue, CueMemory
+from ..challenge.cues import Cue
 from ..challenge.places import PlaceMemory
 from ..classes import check_single_label
 from ..errors import ChallengerError
 from ..inputs.main_input import LABEL_KEYS
 from .attributed import AttributedBatch, attributed
-from .candidates import candidates, memory_of
+from .candidates import candidates, place_memory
 from .classifier import Classifier
 from .cue_results import CueEffect, CueReport
 from .effects import answers_without, as_is, exchange, reading
@@ -93,9 +93,9 @@ def cue_report(
     batches = [
         attributed(classifier, collator(batch)) for batch in _progress(batched(given, classifier.units), "reading rows")
     ]
-    memory = memory_of(classifier, batches)
-    found_cues = candidates(classifier, batches, top, notes, unread, memory)
-    effects = _effects(classifier, batches, found_cues, memory)
+    places = place_memory(classifier, batches)
+    found_cues = candidates(classifier, batches, top, notes, unread, places)
+    effects = _effects(classifier, batches, found_cues, places)
     if unmeasured := sum(effect is None for effect in effects):
         notes.append(f"{unmeasured} candidates could not be measured: without them nothing would be left of any row.")
     leaned_on = [cue for cue, effect in zip(found_cues, effects, strict=True) if effect and effect.leaned_on]
@@ -103,19 +103,19 @@ def cue_report(
     report = CueReport(order, batches[0].labelled, len(given), len(data), notes=notes, unread=unread)
     if not classifier.reads_tokens:
         report.pictures = class_pictures(classifier, batches)
-    if held := rows_holding(batches, leaned_on, memory, classifier.units):
+    if held := rows_holding(batches, leaned_on, classifier.units, places):
         report.rows_with_cue = count(held)
         report.as_is, report.hidden = as_is(held), reading(held, answers_without(classifier, held, batches))
     return report
 
 
 def _effects(
-    classifier: Classifier, batches: list[AttributedBatch], cues: list[Cue], memory: CueMemory | PlaceMemory
+    classifier: Classifier, batches: list[AttributedBatch], cues: list[Cue], places: PlaceMemory | None
 ) -> list[CueEffect | None]:
     """Each cue's effect, None where no row holds it."""
     found: list[tuple[CueEffect | None, list[Held]]] = []
     for cue in _progress(cues, "hiding cues"):
-        held = rows_holding(batches, [cue], memory, classifier.units)
+        held = rows_holding(batches, [cue], classifier.units, places)
         found.append((_effect(classifier, cue, held, batches) if held else None, held))
     leaned_on = [(effect, held) for effect, held in found if effect is not None and effect.leaned_on]
     for effect, held in leaned_on:

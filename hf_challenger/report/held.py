@@ -14,6 +14,7 @@ from ..challenge.cues import Cue, CueMemory
 from ..challenge.places import PlaceMemory
 from ..inputs.main_input import rows_at
 from .attributed import AttributedBatch
+from .candidates import THRESHOLD
 
 
 @dataclass
@@ -47,36 +48,35 @@ class Held:
 
 
 def rows_holding(
-    batches: Sequence[AttributedBatch], cues: Sequence[Cue], memory: CueMemory | PlaceMemory, units: Any
+    batches: Sequence[AttributedBatch], cues: Sequence[Cue], units: Any, places: PlaceMemory | None = None
 ) -> list[Held]:
     """Rows that hold one of these cues of their class. A row that is nothing but cue does not count.
 
     Args:
         batches: the rows.
         cues: of one or several classes.
-        memory: knows the places to hide, or what tokens are examples of.
         units: the adapter.
+        places: knows the places to hide; None: the cues are tokens.
     """
     labels = {cue.label for cue in cues}
     found = []
     for batch in batches:
         if labels.isdisjoint(batch.classes.tolist()):
             continue
-        if isinstance(memory, PlaceMemory):
-            assert batch.places is not None
+        if places is not None and batch.places is not None:
             own = torch.isin(batch.classes, torch.tensor(sorted(labels), device=batch.classes.device))
-            mask = memory.drop_mask(batch.places.there, batch.classes) & own.unsqueeze(1)
+            mask = places.drop_mask(batch.places.there, batch.classes) & own.unsqueeze(1)
             rows = mask.any(1).nonzero().flatten()
         else:
-            mask = whole_words(units, batch.inputs, _tokens_of(cues, batch, memory), batch.maskable)
+            mask = whole_words(units, batch.inputs, _tokens_of(cues, batch, units), batch.maskable)
             rows = (mask.any(1) & (batch.maskable & ~mask).any(1)).nonzero().flatten()
         if len(rows):
             found.append(Held(batch, rows, mask[rows]))
     return found
 
 
-def _tokens_of(cues: Sequence[Cue], batch: AttributedBatch, memory: CueMemory) -> Tensor:
-    mask = torch.zeros_like(batch.maskable)
+def _tokens_of(cues: Sequence[Cue], batch: AttributedBatch, units: Any) -> Tensor:
+    mask, memory = torch.zeros_like(batch.maskable), CueMemory(THRESHOLD, getattr(units, "kinds", None))
     for cue in cues:
         memory.load_state_dict({"rows": {}, "cues": [vars(cue)]})
         mask |= memory.drop_mask(batch.identities, batch.maskable, batch.classes)
