@@ -13,6 +13,7 @@ from tiny import tiny_bert
 
 import hf_challenger
 from hf_challenger import ChallengerError
+from hf_challenger.__main__ import main
 from hf_challenger.command_line import check_output_dir, packaged_encoder, parse_flags, training_config
 from hf_challenger.model_folder import check_model_folder
 
@@ -112,3 +113,18 @@ def test_a_share_out_of_range_is_told_with_the_flags(flag, words):
         parse_flags(argparse.ArgumentParser(), [f"--challenge_{flag}", "2"])
     assert words in str(told.value)
     assert parse_flags(argparse.ArgumentParser(), [f"--challenge_{flag}", "0.5"])[1] == [f"--challenge_{flag}", "0.5"]
+
+
+def test_the_package_lists_its_commands_and_runs_them(capsys: pytest.CaptureFixture[str]) -> None:
+    main([])
+    listed = capsys.readouterr().out
+    for command in ("cues", "explain", "predict"):
+        with pytest.raises(SystemExit) as ended:
+            main([command, "--help"])
+        assert ended.value.code == 0
+        assert f"usage: python -m hf_challenger.{command} " in capsys.readouterr().out
+        assert f"  {command} " in listed
+    with pytest.raises(SystemExit) as ended:
+        main(["cue"])
+    assert ended.value.code == 2
+    assert "'cues', 'explain', 'predict'" in capsys.readouterr().err
