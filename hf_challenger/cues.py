@@ -76,7 +76,7 @@ def _run(args: argparse.Namespace) -> None:
         report = cue_report(model, texts.texts, tokenizer, labels, pairs=texts.pairs, rows=args.rows, top=args.top)
     print(report)
     if report.leaned_on:
-        print(f"{NEXT} challenge_hide={[cue.text for cue in report.leaned_on[:NAMED]]!r}.")
+        print(f"{NEXT} challenge_hide={list(dict.fromkeys(cue.text for cue in report.leaned_on))[:NAMED]!r}.")
     title = f"What {Path(args.model).name} leans on in {Path(args.file).name}"
     if args.json:
         _write(args.json, json.dumps(report.as_dict(), indent=2, ensure_ascii=False) + "\n")

@@ -19,7 +19,7 @@ from .checks import (
     name_bad_label,
     refuse_unsupported,
 )
-from .compat import count_labels, head_takes_the_mean, loss_over_the_step, rows_a_micro_batch
+from .compat import head_takes_the_mean
 from .counts import Counts, RowCounter
 from .cue_callback import CueCallback, memory_file, write_cues
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning, NotChallengeable
@@ -27,11 +27,11 @@ from .inputs import units_for
 from .inputs.main_input import LABEL_KEYS, label_names_of
 from .logits import logits_of
 from .losses import IGNORED
-from .scored_trainer import ScoredTrainer
+from .step_trainer import StepTrainer
 from .value_checks import on_host
 
 
-class ChallengerTrainer(ScoredTrainer):
+class ChallengerTrainer(StepTrainer):
     """A drop-in ``Trainer`` for classifiers that finds the cues they lean on and trains without them.
 
     After *CHALLENGER* (Tomani & Cremers, arXiv 2205.15094), in our own reading. A cue holds most of the relevance, by LRP, of
@@ -62,8 +62,6 @@ class ChallengerTrainer(ScoredTrainer):
         self._memory_file: str | None = None  # the same, until it is loaded
         self._counter = self._new_counter()
         self._cue_report: Any = None
-        self._labels_in_step: Tensor | None = None
-        self._micro_step = 0
         # First, so that callbacks that report or save at the end of training see the calibrated model and its log.
         self.callback_handler.callbacks[:0] = [CueCallback(self), CalibrationCallback(self)]
 
@@ -100,12 +98,6 @@ class ChallengerTrainer(ScoredTrainer):
             warnings.warn(idle, NoEffectWarning, stacklevel=2)
         if self._memory_file is not None and self.model is not None and options.challenge_share:
             self._challenger_for(self.model, options)  # which tells the cues, even if no step is left
-
-    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> Any:
-        batches, num_items = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._labels_in_step = count_labels(self, batches, self._label_name, device)
-        self._micro_step = 0
-        return batches, num_items
 
     def compute_loss(
         self,
@@ -177,17 +169,6 @@ class ChallengerTrainer(ScoredTrainer):
             inputs = {**inputs, self._label_name(inputs): harmless_labels(labels, challenger.model)}
         return {**inputs, **batch.inputs}
 
-    def _trainers_loss(self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool, num_items: Any) -> Any:
-        """Trainer's loss, with the true mean over the step where Trainer misses it (compat.py)."""
-        micro_batches = getattr(self, "current_gradient_accumulation_steps", 1)  # absent outside of a training loop
-        alone = micro_batches == 1 and self.accelerator.num_processes == 1
-        if alone or not head_takes_the_mean(self, model):
-            return super().compute_loss(model, inputs, return_outputs, num_items)
-        labels, outputs = inputs[self._label_name(inputs)], model(**inputs)
-        loss = loss_over_the_step(outputs, labels, self._labels_in_this_step(labels), self.accelerator.num_processes)
-        self.loss_is_scaled_for_ga = True
-        return (loss, outputs) if return_outputs else loss
-
     def _challenger_for(self, model: nn.Module, options: ChallengeOptions) -> Challenger:
         """Built at the first challenge, and anew when options change (a search, a callback) or the model does."""
         known = self._challenger
@@ -258,32 +239,6 @@ class ChallengerTrainer(ScoredTrainer):
         if self.processing_class is not None:
             return self.processing_class
         return getattr(self.data_collator, "tokenizer", None)
-
-    # --- which rows, how many labels ----------------------------------------------------------------------------------
-
-    def _first_row(self) -> int:
-        """Position of this micro-batch's first row among all rows of the optimizer step."""
-        batch = self._micro_step * self.accelerator.num_processes + self.accelerator.process_index
-        self._micro_step += 1
-        return batch * rows_a_micro_batch(self)
-
-    def _label_name(self, inputs: Any) -> str:
-        names = label_names_of(self)
-        for name in names:
-            if name in inputs:
-                return name
-        raise NotChallengeable(
-            f"The batch holds {', '.join(inputs) or 'nothing'}, but no labels; expected one of"
-            f" {', '.join(map(repr, names))}. Name the label column 'labels', or"
-            f" set label_names in the arguments; columns that {type(self.model).__name__}.forward does not take are dropped, so"
-            " load a model with a classification head."
-        )
-
-    def _labels_in_this_step(self, labels: Tensor) -> Tensor:
-        total = self._labels_in_step
-        if total is None:  # compute_loss called outside of a training loop
-            total = (labels != IGNORED).sum()
-        return total.clamp(min=1)
 
     # --- logging ------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..inputs.tokens import kinds_of
+from ..inputs.tokens import NUMBER, kinds_of
 from .relevant_units import NOTHING, UNITS
 from .row_memory import FEWEST_ROWS
 
@@ -77,7 +77,8 @@ def companions(
         kinds: as of :func:`by_kinds`; companions are kinds where they have one, but for numbers that recur with the seed.
 
     Returns:
-        At most :data:`UNITS` identities; the seed alone, where fewer than :data:`FEWEST_ROWS` rows hold it; none, where rows of
+        At most :data:`UNITS` identities, as they stand in that row: "the" of "sent from the desk of the boss" twice, but with numbers
+        each once. The seed alone, where fewer than :data:`FEWEST_ROWS` rows hold it; none, where rows of
         other classes hold all of them about as often.
     """
     themselves = {seed, *(_together(identities, seed) if (identities == seed).any() else ())}
@@ -101,8 +102,12 @@ def companions(
     at = newest.index(seed)
     place = {k: n for n, k in sorted(enumerate(newest), key=lambda found: -abs(found[0] - at))}
     found = sorted(place[k] for k in members if k in place)
-    members = members | {k for k in newest[found[0] : found[-1]] if k in of_class}
-    return (*sorted(members & place.keys(), key=place.__getitem__), *sorted(members - place.keys()))[:UNITS]
+    run = newest[found[0] : found[-1] + 1]
+    members = members | {k for k in run if k in of_class}
+    run = [k for k in run if k in members]
+    if NUMBER in run:
+        run = list(dict.fromkeys(run))
+    return (*run, *sorted(members - set(run)))[:UNITS]
 
 
 def _between(identities: np.ndarray, members: set[int], of_class: set[int], fewest: float) -> set[int]:

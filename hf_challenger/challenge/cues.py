@@ -207,7 +207,8 @@ class CueMemory(RowMemory):
 
     def _lookup(self, device: torch.device) -> Tensor:
         if self._table is None or self._table.device != device:
-            classes = max(self._cues) + 1
+            # What was counted of classes whose cues were forgotten keeps its place.
+            classes = max(max(self._cues) + 1, 0 if self._counts is None else len(self._counts))
             widest = max(len(cue.identities) for cues in self._cues.values() for cue in cues)  # most have few
             table = torch.full((classes, CUES, widest), NOTHING, dtype=torch.long)
             for label, cues in self._cues.items():

@@ -12,7 +12,7 @@ from ..errors import ChallengerError
 from ..inputs.places import LEVEL, Places
 from ..inputs.tokens import NUMBER, same
 from ..keyed_random import Draw
-from .exchange import exchange_runs
+from .exchange import exchange_runs, longest_run
 from .perturbation import PERTURBATIONS
 
 Perturb = Callable[[dict[str, Any], Tensor, Any, Draw], dict[str, Any]]
@@ -48,7 +48,14 @@ class NamedCues:
                 " places_of (docs/adapters.md)."
             )
         if self.names and units.is_sequence_of_tokens:
-            self.sequences = [units.read_name(name, option) for name in self.names]
+            read: dict[tuple[int, ...], tuple[str, list[list[int]]]] = {}
+            for name in self.names:  # one that is given twice, maybe in another case, would be exchanged for itself
+                variants = units.read_name(name, option)
+                read.setdefault(tuple(variants[0]), (name, variants))
+            self.names, self.sequences = map(list, zip(*read.values(), strict=True))
+        words = [variants[0] for variants in self.sequences]
+        # A part of another name would leave what is left of it.
+        self._donors = [a for a in words if not any(len(a) < len(b) and _is_part(a, b) for b in words)]
         self.with_numbers = any(NUMBER in variants[0] for variants in self.sequences)
         self.kinds: Tensor | None = units.kinds if self.with_numbers else None
 
@@ -79,9 +86,10 @@ class NamedCues:
     def removed(self, inputs: dict[str, Any], draw: Draw, perturb: Perturb) -> tuple[dict[str, Any], Tensor]:
         """The batch in which these cues tell nothing, in every row; and ``(rows,)`` bool: the rows that held one.
 
-        Tokens: with one name it is hidden, and so are all if one has numbers. With several, the first that stands in a row is exchanged for one that is drawn anew
-        from all names and nothing, whatever the row's class; what else stands there is hidden. Blocks of float inputs: the same
-        place of another row, drawn anew, takes their place.
+        Tokens: with one name it is hidden, and so are all if one has numbers. With several, the first that stands in a row is
+        exchanged for one that is drawn anew from all names and nothing, whatever the row's class; what else stands there is hidden.
+        Where the words of a name stand apart, their longest run is exchanged. A name that is a part of another is not put anywhere.
+        Blocks of float inputs: the same place of another row, drawn anew, takes their place.
         """
         if not self.sequences:
             place = self.places(inputs)
@@ -95,8 +103,8 @@ class NamedCues:
         offsets, scattered = self._offsets(inputs)
         place = self._whole(inputs, (offsets >= 0) | scattered)
         held = place.any(1)
-        if len(self.names) > 1 and not self.with_numbers:
-            inputs, source = self._exchanged(inputs, offsets, draw)
+        if len(self._donors) > 1 and not self.with_numbers:
+            inputs, source = self._exchanged(inputs, offsets, scattered, draw)
             place = place.gather(1, source.clamp(min=0)) & (source >= 0)
         if hasattr(self.units, "cut"):  # the last token cannot be hidden: a decoder reads its answer there
             inputs, cut = self.units.cut(inputs, place)
@@ -129,9 +137,11 @@ class NamedCues:
         found = same(ids.unsqueeze(-1), words, self.kinds)
         return found.any(-1), found.any(1).sum(1), len(words)
 
-    def _exchanged(self, inputs: dict[str, Any], offsets: Tensor, draw: Draw) -> tuple[dict[str, Any], Tensor]:
-        """See :func:`~.exchange.exchange_runs`; the run is the first name of each row."""
-        words = [variants[0] for variants in self.sequences]
+    def _exchanged(
+        self, inputs: dict[str, Any], offsets: Tensor, scattered: Tensor, draw: Draw
+    ) -> tuple[dict[str, Any], Tensor]:
+        """See :func:`~.exchange.exchange_runs`; the run is the first name of each row, or the longest one of words apart."""
+        words = self._donors
         lengths = torch.tensor([*map(len, words), 0])
         donors = torch.zeros(len(words) + 1, int(lengths.max()), dtype=torch.long)
         for n, sequence in enumerate(words):
@@ -140,6 +150,8 @@ class NamedCues:
         start = (offsets == 0).long().argmax(1)
         place = torch.arange(offsets.shape[1], device=offsets.device)
         length = (offsets == place - start.unsqueeze(1)).sum(1)
+        start_apart, length_apart = longest_run(scattered)
+        start, length = torch.where(length > 0, start, start_apart), torch.where(length > 0, length, length_apart)
         device = offsets.device
         return exchange_runs(inputs, self.units, start, length, donors.to(device)[donor], lengths.to(device)[donor])
 
@@ -163,8 +175,9 @@ class NamedCues:
                 continue
             wanted = torch.tensor(sequence, device=ids.device)
             free = content & (offsets < 0)
-            starts = ((ids.unfold(1, n, 1) == wanted) & free.unfold(1, n, 1)).all(-1)
-            holds[name] = holds[name] | starts.any(1)
+            stands = (ids.unfold(1, n, 1) == wanted) & content.unfold(1, n, 1)
+            holds[name] = holds[name] | stands.all(-1).any(1)
+            starts = (stands & free.unfold(1, n, 1)).all(-1)
             for offset in range(n):
                 window = offsets[:, offset : offset + starts.shape[1]]
                 window[starts & (window < 0)] = offset
@@ -175,3 +188,8 @@ class NamedCues:
             holds[name] = holds[name] | apart
         self._count(torch.stack(holds))
         return offsets, scattered
+
+
+def _is_part(run: list[int], other: list[int]) -> bool:
+    """Whether the run stands in the other one as it is."""
+    return any(other[start : start + len(run)] == run for start in range(len(other) - len(run) + 1))

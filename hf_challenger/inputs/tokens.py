@@ -213,11 +213,18 @@ class Tokens:
             variants = self._with_numbers(name, readings)
         else:
             variants = [read(name.strip()) for read in readings]
-        variants = [list(v) for v in dict.fromkeys(map(tuple, variants)) if v and unknown not in v and None not in v]
+        # "[UNK]" itself is a name: what the vocabulary lacks, such as an emoji, may be a leak.
+        named = name.count(self.tokenizer.unk_token) if self.tokenizer.unk_token else 0
+        read, variants = (
+            variants,
+            [list(v) for v in dict.fromkeys(map(tuple, variants)) if v and v.count(unknown) <= named and None not in v],
+        )
         if not variants:
+            found = self.text_of(read[0])
+            more = f"; the name {found!r} is all that reads so" if found else ""
             raise ChallengerError(
-                f"{option} names {name!r}, of which the tokenizer knows no such tokens ({self.tokenizer.unk_token or 'nothing'}"
-                " comes out). Name it as trainer.cues shows it."
+                f"{option} names {name!r}, of which the tokenizer knows no such tokens ({found or 'nothing'} comes out). Name it as"
+                f" trainer.cues shows it{more}."
             )
         if len(variants[0]) > 1:
             pieces = " ".join(repr(self.text_of([i])) for i in variants[0])

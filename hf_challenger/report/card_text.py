@@ -42,6 +42,7 @@ def effective(options: ChallengeOptions, challenger: Challenger) -> ChallengeOpt
     sizes = {size for _, _, size in getattr(units, "_blocks", ())}
     return replace(
         options,
+        challenge_hide=challenger.leaks.names,
         challenge_threshold=challenger.memory.threshold,
         challenge_rate=challenger.rate,
         challenge_perturbation=perturbation,
@@ -89,7 +90,7 @@ def what_was_hidden(options: ChallengeOptions, kind: str, counts: Counts, cues: 
     else:
         said.insert(
             0,
-            f"A cue holds over {o.challenge_threshold:.0%} of the relevance ({who}) of the rows that hold it, and recurs in a"
+            f"A cue holds over {100 * o.challenge_threshold:.3g}% of the relevance ({who}) of the rows that hold it, and recurs in a"
             " class.",
         )
         if cues:

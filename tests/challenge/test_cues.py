@@ -477,3 +477,38 @@ def test_cues_and_companions_are_those_of_a_count_row_by_row(seed):
     assert near >= {PHRASE[0], PHRASE[2]}
     assert set(companions(rows, PHRASE[0], rows[:0])) >= near
     assert find_cues(rows, shares, 0.0)[0] == (PHRASE[0], pytest.approx(strength))
+
+
+def test_what_was_counted_of_a_class_whose_cue_was_forgotten_stays():
+    memory, footer = CueMemory(0.8), 7
+    hide = lambda: memory.drop_mask(  # noqa: E731
+        torch.tensor([[footer, 9, 50]] * 2),
+        torch.ones(2, 3, dtype=torch.bool),
+        torch.tensor([0, 2]),
+        torch.ones(2, dtype=torch.bool),
+    )
+    remember(memory, torch.full((8,), 2), rows_of([[footer, 100 + n] for n in range(8)], [[0.9, 0.1]] * 8))
+    hide()
+    remember(memory, torch.zeros(8).long(), rows_of([[footer, 9, 200 + n] for n in range(8)], [[0.05, 0.9, 0.05]] * 8))
+    remember(memory, torch.full((8,), 2), rows_of([[footer, 300 + n] for n in range(8)], [[0.9, 0.1]] * 8))
+    assert [(cue.label, cue.identities) for cue in memory.cues] == [(0, (9,))]
+    assert hide().tolist() == [[False, True, False], [False] * 3]
+    assert [cue.hidden_rows for cue in memory.cues] == [1]
+    other = CueMemory(0.8)
+    other.load_state_dict(memory.state_dict())
+    assert hide().any()
+
+
+def test_a_word_that_a_phrase_holds_twice_is_in_its_name_twice():
+    # "the ... sent from the desk of the boss"; "the" stands elsewhere in the text too
+    sender = [60, 61, 62, 63, 64, 62, 65]
+    rows = np.stack([[62, 100 + n, *sender] for n in range(8)])
+    others = np.stack(
+        [[62, 200 + n, 201 + n, 202 + n, 203 + n, 204 + n, 205 + n, 206 + n, 207 + n] for n in range(0, 80, 10)]
+    )
+    assert companions(rows, 65, others) == tuple(sender)
+    memory = CueMemory(0.6)
+    cue = Cue(0, 65, tuple(sender), 1.0, 0.9)
+    memory.load_state_dict({"rows": {}, "cues": [vars(cue)]})
+    ids = torch.tensor([[1, *sender, 2]])
+    assert memory.drop_mask(ids, torch.ones_like(ids).bool(), torch.zeros(1)).tolist() == [[False] + [True] * 7 + [False]]

@@ -86,7 +86,7 @@ def test_the_longest_run_is_found_and_the_first_of_equal_ones():
 def test_names_of_any_length_come_equally_often_to_rows_of_any_name(units):
     """A longer name that was cut would tell which name stood there."""
     names = NamedCues(units, [], "challenge_hide")
-    names.names, names.sequences = ["a", "b c d"], [[[50]], [[60, 61, 62]]]
+    names.names, names.sequences, names._donors = ["a", "b c d"], [[[50]], [[60, 61, 62]]], [[50], [60, 61, 62]]
     rows = [[CLS, *([50] if n % 2 else [60, 61, 62]), *range(10, 10 + n % 8), SEP] for n in range(600)]
     batch = batch_of(rows, "right")
     found, held = names.removed(batch, Draw(0, 4, 0, torch.arange(600)), lambda inputs, mask, *_: inputs)

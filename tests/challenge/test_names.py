@@ -3,7 +3,7 @@
 import pytest
 import torch
 from tiny import pieces_tokenizer, tiny_bert
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
@@ -172,3 +172,72 @@ def test_a_token_name_without_a_tokenizer_is_refused():
         tokens = Tokens(tiny_bert())
     with pytest.raises(ChallengerError, match=r"challenge_keep=\['w1'\] needs a tokenizer"):
         NamedCues(tokens, ["w1"], "challenge_keep")
+
+
+# --- several leaks ------------------------------------------------------------------------------------------------------
+
+
+SIGNED = ["w1 w2 w3 w2 w4", "w5 w6", "w7 w8 w9"]  # a phrase that holds a word twice, and two others
+
+
+def whole_words_tokenizer():
+    """Of the words w0 to w39, in any case."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{n}" for n in range(40))]
+    core = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
+    core.normalizer, core.pre_tokenizer = normalizers.Lowercase(), pre_tokenizers.WhitespaceSplit()
+    core.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    names = {f"{role}_token": f"[{role.upper()}]" for role in ("pad", "unk", "cls", "sep", "mask")}
+    return PreTrainedTokenizerFast(tokenizer_object=core, **names)
+
+
+def left_by_class(names, rows=300):
+    """Of rows that hold one of three leaks, in turn, the words that ``challenge_hide`` leaves."""
+    tokenizer = whole_words_tokenizer()
+    tokens = Tokens(tiny_bert(), tokenizer)
+    batch = batch_of(tokenizer, [f"w{20 + n % 10} w{10 + n % 8} {SIGNED[n % 3]}" for n in range(rows)])
+    named = NamedCues(tokens, names, "challenge_hide")
+    found, held = named.removed(batch, Draw(0, 4, 0, torch.arange(rows)), perturbation_for("auto", tokens))
+    read = zip(found["input_ids"], found["attention_mask"], strict=True)
+    texts = [tokenizer.decode(row[mask.bool()], skip_special_tokens=True).split()[2:] for row, mask in read]
+    return named, held, [[" ".join(words) for words in texts[label::3]] for label in range(3)]
+
+
+def test_a_name_that_lacks_a_repeated_word_is_exchanged_like_the_others():
+    _, held, left = left_by_class(["w1 w2 w3 w4", *SIGNED[1:]])
+    assert held.all()
+    for of_class in left:  # one of three names, or none, whatever the class was
+        for signature in ("w1 w2 w3 w4", *SIGNED[1:], ""):
+            assert of_class.count(signature) / len(of_class) == pytest.approx(1 / 4, abs=0.12)
+
+
+@pytest.mark.parametrize(
+    "names", [["w5 w6", "w5 w6"], ["w5 w6", "W5  w6"], ["w5 w6", "w6"], ["w6", "w5 w6", "w5"]], ids=" | ".join
+)
+def test_a_name_that_is_given_twice_or_within_another_is_never_put_back(names):
+    named, held, left = left_by_class(names)
+    assert held.tolist() == [False, True, False] * 100
+    assert left[1] == [""] * 100
+    assert all(rows == 100 for rows in named.rows_of().values())
+    assert set(named.rows_of()) <= set(names)
+
+
+def test_of_names_within_others_only_the_whole_ones_are_put_back():
+    _, _, left = left_by_class(["w8", *SIGNED])
+    assert {words for of_class in left for words in of_class} == {*SIGNED, ""}
+
+
+def test_what_the_tokenizer_does_not_know_is_named_as_it_reads():
+    tokenizer = pieces_tokenizer()
+    tokens = Tokens(tiny_bert(), tokenizer)
+    unknown = tokenizer.unk_token
+    batch = batch_of(tokenizer, ["w1 ☃ w2", "w1 w2"])
+    ids = batch["input_ids"][0].tolist()
+    name = tokens.text_of([tokenizer.unk_token_id])
+    assert name == unknown
+    for option in ("challenge_hide", "challenge_keep"):
+        found = NamedCues(tokens, [f"w1 {unknown}", name], option).places(batch)
+        assert found[0, ids.index(tokenizer.unk_token_id)]
+    with pytest.raises(ChallengerError, match=rf"names '☃'.*as trainer.cues shows it; the name '\{unknown[:-1]}\]' is all"):
+        tokens.read_name("☃", "challenge_hide")
+    with pytest.raises(ChallengerError, match="knows no such tokens"):
+        tokens.read_name(f"{unknown} ☃", "challenge_hide")
