@@ -18,6 +18,7 @@ from transformers.utils import logging
 from .challenge.cues import Cue, as_rows
 from .challenge.row_memory import FEWEST_ROWS
 from .challenge.selection import CUES
+from .counts import Counts
 from .errors import ChallengerWarning
 
 MEMORY_FILE, CUES_FILE = "cue_memory.pt", "cues.json"
@@ -46,8 +47,11 @@ class CueCallback(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         challenger, counts = self.trainer._challenger, self.trainer._counter.so_far()
         folder = Path(args.output_dir, f"checkpoint-{state.global_step}")
-        if challenger is not None and state.is_world_process_zero and not args.save_only_model and folder.is_dir():
-            torch.save({**challenger.memory.state_dict(), "counts": asdict(counts)}, folder / MEMORY_FILE)
+        if challenger is None or args.save_only_model:
+            return
+        memory = challenger.memory.state_of_all(self._sum)
+        if state.is_world_process_zero and folder.is_dir():
+            torch.save({**memory, "counts": asdict(counts)}, folder / MEMORY_FILE)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.first_step = state.global_step
@@ -68,8 +72,8 @@ class CueCallback(TrainerCallback):
         if challenger is None:
             return
         counted = [challenger.leaks, challenger.keep, challenger.memory]
-        for counts in counted if self.trainer.accelerator.num_processes > 1 else ():
-            counts.reduce_counts(lambda found: self.trainer.accelerator.reduce(found, "sum"))
+        for counts in counted:
+            counts.reduce_counts(self._sum)
         for named in counted[:2] if state.is_world_process_zero and not self.first_step else ():
             for name, rows in named.rows_of().items():
                 if not rows:
@@ -83,17 +87,38 @@ class CueCallback(TrainerCallback):
             from .report.card_text import cues_table
             from .report.text_log import log_text
 
+            kept = self._go_back_to_the_best(args, state)
             found = challenger.cues
-            print(said(found), flush=True)
+            print(said(found, kept), flush=True)
             log_text(self.trainer, "cues", cues_table(found) or said(found))
+
+    def _sum(self, counts: Any) -> Any:
+        """Over all processes, which call it together."""
+        accelerator = self.trainer.accelerator
+        return accelerator.reduce(counts, "sum") if accelerator.num_processes > 1 else counts
+
+    def _go_back_to_the_best(self, args: Any, state: Any) -> str | None:
+        """Count what was hidden until the checkpoint that ``load_best_model_at_end`` has kept: the model is that one's.
+
+        Returns:
+            Its name; None where the model is that of the last step.
+        """
+        best = state.best_model_checkpoint if args.load_best_model_at_end else None
+        if best is None or state.best_global_step == state.global_step:
+            return None
+        if file := memory_file(best, None):
+            saved = torch.load(file)
+            self.trainer._challenger.memory.count_as(saved)
+            self.trainer._counter.total = Counts(**saved["counts"])
+        return Path(best).name
 
     def _never_asked(self, args: Any, state: Any) -> bool:
         asked = self.trainer._computed_losses or getattr(args, "challenge_share", None) == 0
         return not asked and state.global_step > self.first_step
 
 
-def said(cues: Sequence[Cue]) -> str:
-    """The strongest cues as lines of text."""
+def said(cues: Sequence[Cue], kept: str | None = None) -> str:
+    """The strongest cues as lines of text; ``kept`` is the checkpoint that the model was taken from, if training went on."""
     if not cues:
         return "No cue found: no word or place holds most of a class's relevance over many rows."
     lines = [f"{len(cues)} cue{'s' if len(cues) > 1 else ''} found, the strongest first:"]
@@ -104,15 +129,27 @@ def said(cues: Sequence[Cue]) -> str:
     ]
     if len(cues) > SHOWN:
         lines.append(f"  … and {len(cues) - SHOWN} more in trainer.cues.")
-    if any(cue.hidden_rows < FEWEST_ROWS for cue in cues):
+    hardly = any(cue.hidden_rows < FEWEST_ROWS for cue in cues)
+    if kept:
+        lines.append(f"The model is that of {kept} (load_best_model_at_end), and what was hidden until then is counted.")
+        if hardly:
+            lines.append(
+                "Those that were hardly hidden by then it leans on: where evaluation rows hold the leak too, early checkpoints look"
+                " best. Choose by rows without it, or keep the last model."
+            )
+    elif hardly:
         lines.append("Those that were hardly hidden were found late: train longer, or name the leak.")
     lines.append("Is one a leak? challenge_hide takes it out of every row. Legitimate? challenge_keep leaves it alone.")
     return "\n".join(lines)
 
 
-def write_cues(cues: Sequence[Cue], folder: str | os.PathLike[str] | None) -> None:
-    """``cues.json`` into the folder of a model."""
-    if folder is not None and os.path.isdir(folder):
+def write_cues(cues: Sequence[Cue] | None, folder: str | os.PathLike[str] | None) -> None:
+    """``cues.json`` into the folder of a model. None: none were looked for, and what an earlier model left there goes."""
+    if folder is None or not os.path.isdir(folder):
+        return
+    if cues is None:
+        Path(folder, CUES_FILE).unlink(missing_ok=True)
+    else:
         Path(folder, CUES_FILE).write_text(json.dumps(as_rows(cues), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -275,5 +275,5 @@ class ChallengerTrainer(StepTrainer):
         super().save_model(output_dir, _internal_call)
         known = self._challenger
         by_cues = known is not None and known.options.challenge_selection == CUES and not self._trains_as_trainer
-        if self.args.should_save and by_cues:
-            write_cues(self.cues, output_dir or self.args.output_dir)
+        if self.args.should_save:
+            write_cues(self.cues if by_cues else None, output_dir or self.args.output_dir)

@@ -24,7 +24,7 @@ from transformers import GPT2Config, GPT2ForSequenceClassification, PreTrainedTo
 from hf_challenger import ChallengerConfig, ChallengerError, ChallengerTrainer, NoEffectWarning
 from hf_challenger.challenge import Challenger, Cue
 from hf_challenger.challenge.cues import FOLLOWING
-from hf_challenger.cue_callback import said
+from hf_challenger.cue_callback import said, write_cues
 
 Make = Callable[..., Any]
 SEED = 1  # with which tiny BERT leans on both words by more than the threshold
@@ -41,6 +41,7 @@ def leaky_trainer(
     data: Any = None,
     model: Any = None,
     callbacks: Any = (),
+    more: dict[str, Any] | None = None,
     **options: Any,
 ) -> Any:
     defaults = {
@@ -64,6 +65,7 @@ def leaky_trainer(
         train_dataset=leaky_data(seed=11) if data is None else data,
         processing_class=tiny_tokenizer(),
         callbacks=list(callbacks),
+        **(more or {}),
     )
 
 
@@ -172,6 +174,45 @@ def test_cues_json_lies_beside_every_saved_model(leaky: Run, clean: Run) -> None
         ]
     assert (leaky.folder / "checkpoint-120" / "cues.json").is_file()
     assert (leaky.folder / "checkpoint-120" / "cue_memory.pt").is_file()
+
+
+def test_no_cues_of_an_earlier_model_lie_beside_one_that_looked_for_none(leaky: Run, tmp_path: Path) -> None:
+    for options in ({"challenge_share": 0.0}, {"challenge_selection": "named", "challenge_hide": [LEAKS[0]]}):
+        write_cues(leaky.trainer.cues, tmp_path)
+        run = leaky_trainer(tmp_path, num_train_epochs=1, **{**DEFAULTS, **options})
+        run.train()
+        run.save_model()
+        assert not (tmp_path / "cues.json").exists()
+
+
+@pytest.mark.parametrize("best", [6, 60, 120])
+def test_what_is_told_is_of_the_checkpoint_that_was_kept(
+    leaky: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], best: int
+) -> None:
+    evaluated = []
+
+    def best_at(prediction: Any) -> dict[str, float]:
+        evaluated.append(len(evaluated))
+        return {"right": float(6 * len(evaluated) == best)}
+
+    saved = {f"{kind}_{how}": value for kind in ("eval", "save") for how, value in (("strategy", "steps"), ("steps", 6))}
+    options = {"load_best_model_at_end": True, "metric_for_best_model": "right", **saved}
+    run = leaky_trainer(tmp_path, more={"eval_dataset": leaky_data(32, seed=3), "compute_metrics": best_at}, **options)
+    run.train()
+    out = capsys.readouterr().out
+    assert run.state.best_global_step == best
+    memory = torch.load(tmp_path / f"checkpoint-{best}" / "cue_memory.pt")
+    hidden = {cue["label"]: cue["hidden_rows"] for cue in memory["cues"]}
+    assert {cue.label: cue.hidden_rows for cue in run.cues} == {label: hidden.get(label, 0) for label in (0, 1)}
+    assert (run._counter.total.rows, run._counter.total.challenged) == (16 * best, sum(hidden.values()))
+    assert (f"The model is that of checkpoint-{best}" in out) == (best < 120)
+    assert ("it leans on" in out) == (best == 6)
+    if best == 120:
+        assert [cue.hidden_rows for cue in run.cues] == [cue.hidden_rows for cue in leaky.trainer.cues]
+    run.save_model()
+    assert [row["hidden_rows"] for row in json.loads((tmp_path / "cues.json").read_text())] == [
+        c.hidden_rows for c in run.cues
+    ]
 
 
 def test_the_card_shows_them(leaky: Run, clean: Run) -> None:
@@ -343,10 +384,15 @@ def test_a_name_with_a_gap_reads_back_as_it_was_shown(tmp_path: Path) -> None:
     kept = leaky_trainer(tmp_path, data=data, challenge_keep=names, **options)
     kept.train()
     assert not {cue.text for cue in kept.cues} & set(names)
-    hidden = leaky_trainer(tmp_path, data=data, challenge_hide=["w36 w37", "w38 w39"], num_train_epochs=2)
-    seen, ids = Seen(hidden.model), ids_of(("w36", "w37", "w38", "w39"))
+    hidden = leaky_trainer(tmp_path, data=data, challenge_hide=["w36 w37", "w38 w39"], num_train_epochs=20)
+    seen, leaks = Seen(hidden.model), [set(ids_of(words)) for words in (("w36", "w37"), ("w38", "w39"))]
     hidden.train()
-    assert not any(set(ids) & set(row) for _, row in seen.rows)
+    for label in (0, 1):  # exchanged whole, and as often for each other in rows of either class
+        rows = [set(row) for of, row in seen.rows if of == label]
+        assert all(not leak & row or leak <= row for leak in leaks for row in rows)
+        held = [sum(leak <= row for row in rows) / len(rows) for leak in leaks]
+        assert held == pytest.approx([1 / 3] * 2, abs=0.06)
+        assert not any(leaks[0] & row and leaks[1] & row for row in rows)
     assert {log["leak_share"] for log in hidden.state.log_history if "leak_share" in log} == {1.0}
 
 

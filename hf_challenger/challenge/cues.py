@@ -68,6 +68,7 @@ class CueMemory(RowMemory):
     """
 
     first = "identities"
+    told_by = ("label", "seed")
 
     def __init__(self, threshold: float, kinds: Tensor | None = None) -> None:
         super().__init__(threshold, kinds)

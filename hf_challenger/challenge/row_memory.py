@@ -22,6 +22,7 @@ class RowMemory:
     """
 
     first = "contents"  # the first array's name in a checkpoint
+    told_by: tuple[str, ...] = ("label",)  # what of a cue stays the same once it was found
     threshold: float
 
     def __init__(self, *arguments: Any) -> None:
@@ -63,6 +64,22 @@ class RowMemory:
         """Add up what all processes have hidden; call it once, at the end."""
         if self._counts is not None:
             self._counts = gather_sum(self._counts)
+
+    def state_of_all(self, gather_sum: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+        """:meth:`state_dict` with what all processes have hidden so far; all call it together."""
+        own = self._counts
+        self.reduce_counts(gather_sum)
+        state = self.state_dict()
+        self._counts = own
+        return state
+
+    def count_as(self, earlier: dict[str, Any]) -> None:
+        """Count the hidden rows of an earlier state of the same training; of a cue that was found since none was."""
+        state = self.state_dict()
+        before = {tuple(cue[name] for name in self.told_by): cue["hidden_rows"] for cue in earlier["cues"]}
+        for cue in state["cues"]:
+            cue["hidden_rows"] = before.get(tuple(cue[name] for name in self.told_by), 0)
+        self.load_state_dict(state)
 
     def copy(self) -> Self:
         """Another one that knows the same; what is shown or hidden there changes nothing here."""

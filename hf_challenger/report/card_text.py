@@ -90,7 +90,7 @@ def what_was_hidden(options: ChallengeOptions, kind: str, counts: Counts, cues: 
     else:
         said.insert(
             0,
-            f"A cue holds over {100 * o.challenge_threshold:.3g}% of the relevance ({who}) of the rows that hold it, and recurs in a"
+            f"A cue holds over {100 * (o.challenge_threshold or 0):.3g}% of the relevance ({who}) of the rows that hold it, and recurs in a"
             " class.",
         )
         if cues:
