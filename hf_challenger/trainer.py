@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import Any
 
@@ -22,6 +23,7 @@ from .checks import (
 from .compat import head_takes_the_mean
 from .counts import Counts, RowCounter
 from .cue_callback import CueCallback, memory_file, write_cues
+from .data_checks import check_data
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning, NotChallengeable
 from .inputs import units_for
 from .inputs.main_input import LABEL_KEYS, label_names_of
@@ -71,18 +73,22 @@ class ChallengerTrainer(StepTrainer):
         """As ``Trainer.train``. The metrics it returns also hold what :class:`~.calibration.CalibrationCallback` logged."""
         resumed = kwargs.get("resume_from_checkpoint", args[0] if args else None)
         self._saved_memory = memory_file(resumed, self.args.output_dir)
-        self._check_evaluation_labels()
+        self._check_data()
         output = super().train(*args, **kwargs)
         for logs in self.state.log_history:  # a callback of the user's may have logged since
             output.metrics.update({k: logs[k] for k in ("calibration_temperature", "expected_accuracy") if k in logs})
         return output
 
-    def _check_evaluation_labels(self) -> None:
+    def _check_data(self) -> None:
         """A wrong label would end the first evaluation, hours from here; without one in training it is only told."""
         if self.model is None or ChallengeOptions.of(self.args).challenge_share == 0:
             return
+        columns = *(self.label_names or ()), "labels", "label"
+        main_input = getattr(self.model, "main_input_name", None)
+        check_data(self.train_dataset, "train_dataset", columns, self.data_collator, main_input)
         try:
-            check_evaluation_labels(self.eval_dataset, self.model, (*(self.label_names or ()), "labels", "label"))
+            check_data(self.eval_dataset, "eval_dataset", columns, self.data_collator, main_input)
+            check_evaluation_labels(self.eval_dataset, self.model, columns)
         except ChallengerError as error:
             if self.args.eval_strategy != "no":
                 raise
@@ -96,8 +102,14 @@ class ChallengerTrainer(StepTrainer):
         options = ChallengeOptions.of(self.args)
         for idle in options.without_effect():
             warnings.warn(idle, NoEffectWarning, stacklevel=2)
-        if self._memory_file is not None and self.model is not None and options.challenge_share:
-            self._challenger_for(self.model, options)  # which tells the cues, even if no step is left
+        # A memory tells the cues, even if no step is left; a name that is wrong is told before anything is computed.
+        if (
+            (self._memory_file or options.challenge_hide or options.challenge_keep)
+            and self.model is not None
+            and options.challenge_share
+        ):
+            with contextlib.suppress(NotChallengeable):  # which the first step tells
+                self._challenger_for(self.model, options)
 
     def compute_loss(
         self,
@@ -178,6 +190,7 @@ class ChallengerTrainer(StepTrainer):
         self._challenged_model = model
         if known is None or known.model is not bare or known.options != options:
             refuse_unsupported(model, self.args.n_gpu, relevance=options.challenge_selection != NAMED)
+            before = None if known is None else _names(known.options)
             self._challenger = known = Challenger(
                 bare,
                 options,
@@ -191,6 +204,9 @@ class ChallengerTrainer(StepTrainer):
                 known.memory.load_state_dict(saved, counts=self.is_world_process_zero())
                 self._counter = self._new_counter(Counts(**saved.get("counts", {})))
                 self._memory_file = None
+                before = saved.get("names", _names(options))
+            if before not in (None, _names(options)):
+                known.forget_named()
         return known
 
     def _without_leaks(self, inputs: dict[str, Any], step: int) -> dict[str, Any]:
@@ -225,6 +241,7 @@ class ChallengerTrainer(StepTrainer):
         data = next((d for d in (dataset, self.eval_dataset, self.train_dataset) if d is not None), None)
         if data is None:
             raise ChallengerError("There is no data set to report on: give cue_report() one.")
+        check_data(data, "the data set", (*(self.label_names or ()), *LABEL_KEYS), self.data_collator)
         asked = ChallengeOptions.of(self.args)
         collate = self._get_collator_with_removed_columns(self.data_collator, description="cue report")
         model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
@@ -277,3 +294,8 @@ class ChallengerTrainer(StepTrainer):
         by_cues = known is not None and known.options.challenge_selection == CUES and not self._trains_as_trainer
         if self.args.should_save:
             write_cues(self.cues if by_cues else None, output_dir or self.args.output_dir)
+
+
+def _names(options: ChallengeOptions) -> list[list[str]]:
+    """What the options keep, and what they hide."""
+    return [list(options.challenge_keep), list(options.challenge_hide)]

@@ -294,6 +294,15 @@ def test_a_cue_to_keep_is_never_hidden_and_no_cue(tmp_path: Path) -> None:
     assert held[other] == in_data[other] - run.cues[0].hidden_rows < in_data[other]
 
 
+@pytest.mark.parametrize("option", ["challenge_keep", "challenge_hide"])
+def test_a_cue_that_is_named_when_training_goes_on_is_no_cue_any_more(leaky: Run, tmp_path: Path, option: str) -> None:
+    run = leaky_trainer(tmp_path, **{option: [LEAKS[0]]})
+    run.train(resume_from_checkpoint=str(leaky.folder / "checkpoint-90"))
+    found = {cue.text: cue.coverage for cue in run.cues}
+    assert LEAKS[0] not in found
+    assert found[LEAKS[1]] > 0.85
+
+
 def test_a_single_leak_is_hidden_in_every_row(tmp_path: Path) -> None:
     run = leaky_trainer(tmp_path, challenge_hide=[LEAKS[0]], num_train_epochs=2)
     seen, (leak, other) = Seen(run.model), ids_of(LEAKS)

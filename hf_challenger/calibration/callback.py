@@ -56,18 +56,25 @@ class CalibrationCallback(TrainerCallback):
         self.trainer = trainer
         self._rows: Any = None
         self._accuracy: float | None = None
+        self._failed: Exception | None = None
         # The last layer's parameters, each with its values as trained and as calibrated.
         self._changed: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._undo()
         self._accuracy = None
+        self._failed = None
         if getattr(args, "calibrate", True) and getattr(args, "challenge_share", None) != 0:
-            self._or_warn(lambda: self._estimate(state))
+            self._failed = self._error_of(lambda: self._estimate(state))
+            if isinstance(
+                self._failed, ChallengerError
+            ):  # others are the data's most likely, and the first step ends with them
+                self._warn()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._accuracy is not None:
-            self._or_warn(self._calibrate)
+            self._failed = self._error_of(self._calibrate)
+        self._warn()
         self._rows = None
 
     def _estimate(self, state: Any) -> None:
@@ -164,16 +171,24 @@ class CalibrationCallback(TrainerCallback):
             yield {**taken_by(self._model(), inputs), "labels": labels.reshape(-1).long()}
 
     @staticmethod
-    def _or_warn(step: Callable[[], None]) -> None:
+    def _error_of(step: Callable[[], None]) -> Exception | None:
         """Hours of training may be at stake: whatever goes wrong in a calibration ends in a warning."""
         try:
             step()
         except _NotSingleLabel:
-            pass
+            return None
         except Exception as error:
-            reason = str(error) if isinstance(error, ChallengerError) else f"{type(error).__name__}: {error}"
-            warnings.warn(
-                f"The model is not calibrated and stays as trained: {reason.rstrip('.')}. Set calibrate=False to do without.",
-                ChallengerWarning,
-                stacklevel=4,
-            )
+            return error
+        return None
+
+    def _warn(self) -> None:
+        """Of what went wrong, once."""
+        error, self._failed = self._failed, None
+        if error is None:
+            return
+        reason = str(error) if isinstance(error, ChallengerError) else f"{type(error).__name__}: {error}"
+        warnings.warn(
+            f"The model is not calibrated and stays as trained: {reason.rstrip('.')}. Set calibrate=False to do without.",
+            ChallengerWarning,
+            stacklevel=3,
+        )

@@ -126,6 +126,11 @@ class Challenger:
         """What is remembered of the rows so far."""
         return self._cues.memory
 
+    def forget_named(self) -> None:
+        """To be called where the memory was filled under other ``challenge_keep`` or ``challenge_hide``."""
+        named = [*self.keep.sequences, *self.leaks.sequences]
+        self.memory.forget_named({i for variants in named for sequence in variants for i in sequence})
+
     @property
     def cues(self) -> list[Any]:
         """The cues found so far, named, the strongest first."""

@@ -58,8 +58,8 @@ class TokenCues:
             told: ``(rows,)`` bool: whether a row's relevance tells what its class rests on.
             relevance, maskable: ``(rows, units)``.
         """
-        identities = self.units.identities(inputs).flatten(1)
-        return in_one(classes.where(told, -1), keys, *most_relevant(relevance, maskable, identities))
+        found, shares = most_relevant(relevance, maskable, self.units.identities(inputs).flatten(1))
+        return in_one(classes, keys, found, shares * told.unsqueeze(1))
 
     def remember(self, rows: Tensor) -> None:
         """Rows of one step, of all processes."""

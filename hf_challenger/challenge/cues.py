@@ -19,11 +19,12 @@ from torch import Tensor
 from ..inputs.tokens import kinds_of
 from .cue_search import by_kinds, companions, find_cues
 from .relevant_units import NOTHING
-from .row_memory import RowMemory, stacked
+from .row_memory import FEWEST_ROWS, RowMemory, stacked
 
 # Of the threshold, for classes without a cue, once another class has one: a leak has a value for each class. If only some were hidden,
 # a row without any would look like one of those classes.
 FOLLOWING = 0.6
+UNSURE = 16  # rows of a class that are kept before the model is sure of any
 CUES = 4  # a class at most: rows of the lookup table
 
 NO_UNIT = -2  # a unit that may not be hidden
@@ -74,6 +75,8 @@ class CueMemory(RowMemory):
         super().__init__(threshold, kinds)
         self.threshold, self.kinds = threshold, kinds
         self._cues: dict[int, list[Cue]] = {}
+        # label -> key of a row -> its identities; of rows that the model is not sure of, in classes of which it is sure of none yet
+        self._unsure: dict[int, dict[int, np.ndarray]] = {}
         self._table: Tensor | None = None  # (classes, CUES, the widest cue's units) identities
         self._named_kinds: Tensor | None = None  # on the table's device; None: no cue names one
 
@@ -101,7 +104,8 @@ class CueMemory(RowMemory):
         Args:
             labels: ``(rows,)`` classes; a negative one leaves its row out.
             keys: ``(rows,)`` int64 that tell rows apart, see :func:`row_keys`: a row that comes again replaces its older visit.
-            identities, shares: from :func:`most_relevant`.
+            identities, shares: from :func:`most_relevant`; zeros where the relevance of a row tells nothing, since the model is not sure
+                of its class. What it holds is compared with the cues of other classes, as long as no row of its class tells more.
         """
         classes, names = labels.cpu().numpy(), keys.cpu().numpy()
         ids, parts = identities.cpu().numpy(), shares.float().cpu().numpy()
@@ -109,6 +113,12 @@ class CueMemory(RowMemory):
         present = np.unique(classes[(classes >= 0)]).tolist()
         for label in present:
             self._take_in(label, ((int(names[n]), ids[n], parts[n]) for n in np.flatnonzero((classes == label) & tells)))
+            unsure = self._unsure.setdefault(label, {})
+            for n in [] if self._rows[label] else np.flatnonzero(classes == label):
+                unsure.pop(int(names[n]), None)
+                unsure[int(names[n])] = ids[n].copy()
+            for oldest in list(unsure) if self._rows[label] else list(unsure)[:-UNSURE]:
+                del unsure[oldest]
         for label in present:
             if self._rows[label]:
                 self._look(label, *(stacked(column) for column in zip(*self._rows[label].values(), strict=True)))
@@ -123,10 +133,13 @@ class CueMemory(RowMemory):
         if (of_kinds != identities).any():
             self._find(label, cues, of_kinds, shares, others)
         for cue in cues:
+            holds = (by_kinds(identities, self.kinds, [cue.seed]) == cue.seed).any(1)
+            if holds.sum() < FEWEST_ROWS:  # after rows were forgotten: what is known of it stays
+                continue
             members = companions(identities, cue.seed, others, self.kinds)
             if members != cue.identities:
                 cue.identities, self._table = members, None
-            cue.coverage = float((by_kinds(identities, self.kinds, [cue.seed]) == cue.seed).any(1).mean())
+            cue.coverage = float(holds.mean())
         for n in reversed(range(len(cues))):
             # What other classes hold as often, as their rows tell by now; "12", and later the sign after it.
             same_as = [cue for cue in cues[:n] if set(cue.identities) == set(cues[n].identities)]
@@ -137,6 +150,17 @@ class CueMemory(RowMemory):
         self._cues[label] = cues
         if not cues:
             del self._cues[label]
+
+    def forget_named(self, identities: set[int]) -> None:
+        """As :meth:`.RowMemory.forget_named`. Cues of nothing else go."""
+        super().forget_named(identities)
+        self._unsure = {}
+        for label, cues in list(self._cues.items()):
+            for n in reversed(range(len(cues))):
+                if identities.issuperset(cues[n].identities):
+                    self._forget(label, cues, n)
+            if not cues:
+                del self._cues[label]
 
     def _forget(self, label: int, cues: list[Cue], n: int) -> None:
         """One of a class's cues, and what was counted of it."""
@@ -167,9 +191,13 @@ class CueMemory(RowMemory):
 
     def _rows_of_others(self, label: int, wanted: int) -> np.ndarray | None:
         """``(rows, UNITS)``: about as many rows of the other classes, evenly from each."""
-        others = list(islice((rows for other, rows in self._rows.items() if other != label and rows), wanted))
+        known = (
+            [ids for ids, _ in self._rows.get(other, {}).values()] or [*self._unsure.get(other, {}).values()]
+            for other in sorted({*self._rows, *self._unsure} - {label})
+        )
+        others = list(islice(filter(None, known), wanted))
         each = -(-wanted // max(len(others), 1))
-        found = [ids for rows in others for ids, _ in islice(reversed(rows.values()), each)]
+        found = [ids for rows in others for ids in islice(reversed(rows), each)]
         return stacked(found) if found else None
 
     def drop_mask(self, identities: Tensor, maskable: Tensor, labels: Tensor, rows: Tensor | None = None) -> Tensor:
@@ -229,12 +257,21 @@ class CueMemory(RowMemory):
 
     def state_dict(self) -> dict[str, Any]:
         """As :meth:`.RowMemory.state_dict`, and the cues."""
-        return {**super().state_dict(), "cues": [vars(cue) for cue in self._in_order()]}
+        unsure = {
+            label: {"keys": torch.tensor(list(rows)), "identities": torch.from_numpy(stacked(list(rows.values())))}
+            for label, rows in self._unsure.items()
+            if rows
+        }
+        return {**super().state_dict(), "cues": [vars(cue) for cue in self._in_order()], "unsure": unsure}
 
     def load_state_dict(self, state: dict[str, Any], counts: bool = True) -> None:
         """As :meth:`.RowMemory.load_state_dict`, and the cues."""
         super().load_state_dict(state)
         self._cues, self._table = {}, None
+        self._unsure = {
+            label: dict(zip(rows["keys"].tolist(), rows["identities"].numpy(), strict=True))
+            for label, rows in state.get("unsure", {}).items()
+        }
         hidden_rows: dict[tuple[int, int], int] = {}
         for values in state["cues"]:
             cues = self._cues.setdefault(values["label"], [])

@@ -282,6 +282,11 @@ class PlaceMemory(RowMemory):
         rows = (drop_mask[:, None, :width] & members[:, :width]).any(-1).sum(0)
         self._counts.index_add_(0, labels, rows)
 
+    def forget_named(self, identities: set[int]) -> None:
+        """As :meth:`.RowMemory.forget_named`. A place that is kept has no content any more, which tells nothing."""
+        super().forget_named(identities)
+        self._sums = {}
+
     def state_dict(self) -> dict[str, Any]:
         """As :meth:`.RowMemory.state_dict`, and the cues."""
         cues = [vars(cue) for cue in self.cues]

@@ -60,6 +60,13 @@ class RowMemory:
         if strength > self._largest.get(label, 0.0) + RISE:
             self._largest[label], self._rows_since_news = strength, 0
 
+    def forget_named(self, identities: set[int]) -> None:
+        """Names are kept or taken out by now that were not before, of tokens with these identities.
+
+        What was found stays found. What was seen of rows does not hold any more.
+        """
+        self._rows, self._largest, self._rows_since_news = {}, {}, 0
+
     def reduce_counts(self, gather_sum: Callable[[Tensor], Tensor]) -> None:
         """Add up what all processes have hidden; call it once, at the end."""
         if self._counts is not None:

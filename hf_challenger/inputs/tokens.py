@@ -229,6 +229,7 @@ class Tokens:
         if len(variants[0]) > 1:
             pieces = " ".join(repr(self.text_of([i])) for i in variants[0])
             how = "in any order" if NUMBER in variants[0] else "side by side"
+            how = "of which a row holds more than half" if option == "challenge_keep" else how
             logger.warning("%s: %r is read as %d tokens %s: %s.", option, name, len(variants[0]), how, pieces)
         return variants
 

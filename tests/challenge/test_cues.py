@@ -6,7 +6,7 @@ import torch
 
 from hf_challenger.challenge import Cue, CueMemory
 from hf_challenger.challenge.cue_search import TOGETHER, companions, find_cues
-from hf_challenger.challenge.cues import CUES
+from hf_challenger.challenge.cues import CUES, UNSURE
 from hf_challenger.challenge.relevant_units import (
     NOTHING,
     UNITS,
@@ -512,3 +512,45 @@ def test_a_word_that_a_phrase_holds_twice_is_in_its_name_twice():
     memory.load_state_dict({"rows": {}, "cues": [vars(cue)]})
     ids = torch.tensor([[1, *sender, 2]])
     assert memory.drop_mask(ids, torch.ones_like(ids).bool(), torch.zeros(1)).tolist() == [[False] + [True] * 7 + [False]]
+
+
+def test_what_a_class_of_which_no_row_is_sure_holds_as_often_is_no_cue():
+    memory, footer = CueMemory(0.6), 33
+    unsure = rows_of([[200 + n, footer] for n in range(8)], [[0.0, 0.0]] * 8)
+    sure = rows_of([[100 + n, footer] for n in range(20)], [[0.2, 0.8]] * 20)
+    other = CueMemory(0.6)
+    remember(other, torch.zeros(20).long(), sure)
+    assert [cue.seed for cue in other.cues] == [footer]  # nothing to compare with
+    remember(memory, torch.ones(8).long(), unsure)
+    again = CueMemory(0.6)
+    again.load_state_dict(memory.state_dict())
+    for found in (memory, again):
+        remember(found, torch.zeros(20).long(), sure)
+        assert found.cues == []
+    # Rows that tell more take their place, and it is a cue of the first class after all.
+    remember(memory, torch.ones(20).long(), rows_of([[300 + n, 400 + n] for n in range(20)], [[0.5, 0.5]] * 20))
+    remember(memory, torch.zeros(20).long(), sure)
+    assert [(cue.label, cue.seed) for cue in memory.cues] == [(0, footer)]
+
+
+def test_few_rows_of_a_class_are_kept_before_the_model_is_sure_of_one():
+    memory = CueMemory(0.6)
+    for _ in range(2):
+        remember(memory, torch.zeros(ROWS).long(), rows_of([[n] for n in range(ROWS)], [[0.0]] * ROWS))
+    (rows,) = memory.state_dict()["unsure"].values()
+    assert rows["identities"][:, 0].tolist() == list(range(ROWS - UNSURE, ROWS))
+
+
+def test_cues_that_are_named_by_now_go_and_others_stay_as_they_are():
+    memory, named, phrase = CueMemory(0.6), 7, (40, 41, 42)
+    for label, own in enumerate(([named], phrase)):
+        texts = [[*own, 100 * (label + 1) + n] for n in range(20)]
+        remember(memory, torch.full((20,), label), rows_of(texts, [[0.9 / len(own)] * len(own) + [0.1]] * 20))
+    memory.drop_mask(torch.tensor([[*phrase, 5]]), torch.ones(1, 4).bool(), torch.ones(1), torch.ones(1).bool())
+    assert len(memory.cues) == 2
+    memory.forget_named({named, 40, 41})
+    (cue,) = memory.cues
+    assert (cue.label, cue.identities, cue.hidden_rows) == (1, phrase, 1)
+    # A single row does not make the phrase shorter.
+    remember(memory, torch.ones(1).long(), rows_of([[*phrase, 900]], [[0.3, 0.3, 0.3, 0.1]]))
+    assert memory.cues == [cue]
