@@ -113,15 +113,22 @@ class CueMemory(RowMemory):
         present = np.unique(classes[(classes >= 0)]).tolist()
         for label in present:
             self._take_in(label, ((int(names[n]), ids[n], parts[n]) for n in np.flatnonzero((classes == label) & tells)))
-            unsure = self._unsure.setdefault(label, {})
-            for n in [] if self._rows[label] else np.flatnonzero(classes == label):
-                unsure.pop(int(names[n]), None)
-                unsure[int(names[n])] = ids[n].copy()
-            for oldest in list(unsure) if self._rows[label] else list(unsure)[:-UNSURE]:
-                del unsure[oldest]
+            if self._rows[label]:
+                self._unsure.pop(label, None)
+            else:
+                self._take_in_unsure(label, ((int(names[n]), ids[n]) for n in np.flatnonzero(classes == label)))
         for label in present:
             if self._rows[label]:
                 self._look(label, *(stacked(column) for column in zip(*self._rows[label].values(), strict=True)))
+
+    def _take_in_unsure(self, label: int, rows: Iterable[tuple[int, np.ndarray]]) -> None:
+        """Rows of a class of which none told anything yet, as key and identities; the newest stay."""
+        known = self._unsure.setdefault(label, {})
+        for key, ids in rows:
+            known.pop(key, None)
+            known[key] = ids.copy()
+        for oldest in list(known)[:-UNSURE]:
+            del known[oldest]
 
     def _look(self, label: int, identities: np.ndarray, shares: np.ndarray) -> None:
         """Cues that are new among these rows, and what belongs by now to those that are known."""
@@ -260,7 +267,6 @@ class CueMemory(RowMemory):
         unsure = {
             label: {"keys": torch.tensor(list(rows)), "identities": torch.from_numpy(stacked(list(rows.values())))}
             for label, rows in self._unsure.items()
-            if rows
         }
         return {**super().state_dict(), "cues": [vars(cue) for cue in self._in_order()], "unsure": unsure}
 
