@@ -204,7 +204,9 @@ def test_in_half_precision_no_class_changes_also_in_the_saved_model(dtype, tempe
         for calibrated in (model, saved):
             after = calibrated(**batch).logits
             assert torch.equal(after.argmax(1), before.argmax(1))
-            torch.testing.assert_close(after * applied, before, rtol=0, atol=1e-5)  # fp16 has no smaller numbers
+            torch.testing.assert_close(
+                after * applied, before, rtol=0, atol=2e-5
+            )  # a last bit of fp16, which other processors round otherwise
 
 
 def test_a_layer_that_peft_would_not_save_is_left_alone():
