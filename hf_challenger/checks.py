@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import TrainingArguments
@@ -215,21 +213,7 @@ def _vocabulary(model: nn.Module) -> int | None:
     return getattr(table, "num_embeddings", None)
 
 
-def check_evaluation_labels(dataset: Any, model: nn.Module, columns: Iterable[str]) -> None:
-    """:func:`check_classes` for the whole of an evaluation set, where its labels can be read at no cost.
-
-    Args:
-        dataset: what Trainer takes; a :class:`datasets.Dataset` or a list of rows, with one integer a row, or a dictionary of them, is read.
-        columns: names that the label column may have.
-    """
-    for name, part in dataset.items() if isinstance(dataset, dict) else [("", dataset)]:
-        labels = _label_column(part, columns)
-        if labels is None:
-            continue
-        _refuse_labels(labels, model, f"In the evaluation set{f' {name!r}' if name else ''}")
-
-
-def _refuse_labels(labels: Tensor, model: nn.Module, where: str, cause: Exception | None = None) -> None:
+def refuse_labels(labels: Tensor, model: nn.Module, where: str, cause: Exception | None = None) -> None:
     """Raise :class:`ChallengerError`, which says where, for labels that are no class of a classifier."""
     try:
         refuse_other_tasks(model)
@@ -238,24 +222,6 @@ def _refuse_labels(labels: Tensor, model: nn.Module, where: str, cause: Exceptio
         return
     except ChallengerError as error:
         raise ChallengerError(f"{where}: {error}") from (cause or error)
-
-
-def _label_column(data: Any, columns: Iterable[str]) -> Tensor | None:
-    """``(rows,)`` integers, or None where they are none or would have to be computed."""
-    if isinstance(data, Dataset):
-        column = next((c for c in columns if c in data.column_names), None)
-        if column is None or "int" not in str(getattr(data.features[column], "dtype", "")):
-            return None
-        return torch.as_tensor(data.with_format("numpy")[column][:])
-    if not isinstance(data, list) or not data or not all(isinstance(row, Mapping) for row in data):
-        return None
-    column = next((c for c in columns if c in data[0]), None)
-    found = [
-        value.tolist() if isinstance(value, (Tensor, np.generic)) else value for value in (row.get(column) for row in data)
-    ]
-    if column is None or not all(isinstance(value, int) and not isinstance(value, bool) for value in found):
-        return None
-    return torch.tensor(found)
 
 
 def check_classes(labels: Tensor, model: nn.Module, expect: Expect = at_once) -> None:
@@ -270,7 +236,7 @@ def name_bad_label(inputs: Mapping[str, Any], columns: Iterable[str], model: nn.
     """Raise :class:`ChallengerError` where a label of a batch that was evaluated is the cause of the error."""
     labels = next((inputs[name] for name in columns if name in inputs), None)
     if isinstance(labels, Tensor):
-        _refuse_labels(labels, model, "In evaluation", error)
+        refuse_labels(labels, model, "In evaluation", error)
 
 
 def harmless_labels(labels: Tensor, model: nn.Module) -> Tensor:

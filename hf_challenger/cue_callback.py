@@ -51,8 +51,8 @@ class CueCallback(TrainerCallback):
             return
         memory = challenger.memory.state_of_all(self._sum)
         if state.is_world_process_zero and folder.is_dir():
-            names = [list(challenger.options.challenge_keep), list(challenger.options.challenge_hide)]
-            torch.save({**memory, "counts": asdict(counts), "names": names}, folder / MEMORY_FILE)
+            saved = {**memory, "counts": asdict(counts), "names": challenger.options.names}
+            torch.save(saved, folder / MEMORY_FILE)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.first_step = state.global_step

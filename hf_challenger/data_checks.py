@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+import torch
 from datasets import Dataset
+from torch import Tensor, nn
 from transformers import DataCollatorWithPadding
 
+from .checks import refuse_labels
 from .errors import ChallengerError
 
 NO_CLASSES = {str: "strings", bool: "truth values", type(None): "missing values"}
@@ -41,7 +45,7 @@ def check_data(dataset: Any, where: str, columns: Iterable[str], collator: Any, 
             f"{where} has the columns {', '.join(map(repr, names))}, and no 'input_ids': its texts were not tokenized. For"
             " example: data.map(lambda rows: tokenizer(rows['text'], truncation=True), batched=True)"
         )
-    column = next((c for c in columns if c in names), None)
+    column = _first(columns, names)
     found = None if column is None else _no_class(dataset, column)
     if found is not None:
         what, example = found
@@ -49,6 +53,43 @@ def check_data(dataset: Any, where: str, columns: Iterable[str], collator: Any, 
             f"The column {column!r} of {where} holds {what}{example}; numbers of classes from 0 on are expected."
             f" {WAY_OUT[what].format(column=column)}."
         )
+
+
+def check_evaluation_labels(dataset: Any, model: nn.Module, columns: Iterable[str]) -> None:
+    """:func:`~.checks.check_classes` for the whole of an evaluation set, where its labels can be read at no cost.
+
+    Args:
+        dataset: what Trainer takes; a :class:`datasets.Dataset` or a list of rows, with one integer a row, or a dictionary of them, is read.
+        columns: names that the label column may have.
+    """
+    for name, part in dataset.items() if isinstance(dataset, dict) else [("", dataset)]:
+        labels = _classes(part, columns)
+        if labels is None:
+            continue
+        refuse_labels(labels, model, f"In the evaluation set{f' {name!r}' if name else ''}")
+
+
+def _classes(dataset: Any, columns: Iterable[str]) -> Tensor | None:
+    """``(rows,)`` integers, or None where they are none or would have to be computed."""
+    # A transform rarely changes labels that are integers.
+    column = _first(columns, dataset.column_names if isinstance(dataset, Dataset) else _columns(dataset))
+    if column is None:
+        return None
+    if isinstance(dataset, Dataset):
+        if "int" not in str(getattr(dataset.features[column], "dtype", "")):
+            return None
+        return torch.as_tensor(dataset.with_format("numpy")[column][:])
+    found = [value.tolist() if isinstance(value, (Tensor, np.generic)) else value for value in _values(dataset, column)]
+    return torch.tensor(found) if all(isinstance(v, int) and not isinstance(v, bool) for v in found) else None
+
+
+def _first(columns: Iterable[str], names: list[str]) -> str | None:
+    return next((c for c in columns if c in names), None)
+
+
+def _values(dataset: Any, column: str) -> Any:
+    """Of a data set whose :func:`_columns` can be read."""
+    return dataset.with_format(None)[column][:] if isinstance(dataset, Dataset) else [row.get(column) for row in dataset]
 
 
 def _columns(dataset: Any) -> list[str]:
@@ -68,10 +109,7 @@ def _no_class(dataset: Any, column: str) -> tuple[str, str] | None:
         dtype = str(getattr(dataset.features[column], "dtype", ""))
         if "string" not in dtype and dtype != "bool" and not dataset.data.column(column).null_count:
             return None
-        values = dataset.with_format(None)[column][:]
-    else:
-        values = [row.get(column) for row in dataset]
-    for value in values:
+    for value in _values(dataset, column):
         if type(value) in NO_CLASSES:
             return NO_CLASSES[type(value)], "" if value is None else f" ({value!r})"
     return None

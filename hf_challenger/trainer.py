@@ -15,7 +15,6 @@ from .challenge.selection import CUES, NAMED
 from .checks import (
     bad_loss,
     check_arguments,
-    check_evaluation_labels,
     harmless_labels,
     name_bad_label,
     refuse_unsupported,
@@ -23,7 +22,7 @@ from .checks import (
 from .compat import head_takes_the_mean
 from .counts import Counts, RowCounter
 from .cue_callback import CueCallback, memory_file, write_cues
-from .data_checks import check_data
+from .data_checks import check_data, check_evaluation_labels
 from .errors import ChallengerError, ChallengerWarning, NoEffectWarning, NotChallengeable
 from .inputs import units_for
 from .inputs.main_input import LABEL_KEYS, label_names_of
@@ -190,7 +189,7 @@ class ChallengerTrainer(StepTrainer):
         self._challenged_model = model
         if known is None or known.model is not bare or known.options != options:
             refuse_unsupported(model, self.args.n_gpu, relevance=options.challenge_selection != NAMED)
-            before = None if known is None else _names(known.options)
+            before = None if known is None else known.options.names
             self._challenger = known = Challenger(
                 bare,
                 options,
@@ -204,8 +203,8 @@ class ChallengerTrainer(StepTrainer):
                 known.memory.load_state_dict(saved, counts=self.is_world_process_zero())
                 self._counter = self._new_counter(Counts(**saved.get("counts", {})))
                 self._memory_file = None
-                before = saved.get("names", _names(options))
-            if before not in (None, _names(options)):
+                before = saved.get("names", options.names)
+            if before not in (None, options.names):
                 known.forget_named()
         return known
 
@@ -294,8 +293,3 @@ class ChallengerTrainer(StepTrainer):
         by_cues = known is not None and known.options.challenge_selection == CUES and not self._trains_as_trainer
         if self.args.should_save:
             write_cues(self.cues if by_cues else None, output_dir or self.args.output_dir)
-
-
-def _names(options: ChallengeOptions) -> list[list[str]]:
-    """What the options keep, and what they hide."""
-    return [list(options.challenge_keep), list(options.challenge_hide)]

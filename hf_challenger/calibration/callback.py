@@ -66,9 +66,8 @@ class CalibrationCallback(TrainerCallback):
         self._failed = None
         if getattr(args, "calibrate", True) and getattr(args, "challenge_share", None) != 0:
             self._failed = self._error_of(lambda: self._estimate(state))
-            if isinstance(
-                self._failed, ChallengerError
-            ):  # others are the data's most likely, and the first step ends with them
+            # Other errors are the data's most likely, and the first step ends with them.
+            if isinstance(self._failed, ChallengerError):
                 self._warn()
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -78,8 +78,8 @@ def companions(
 
     Returns:
         At most :data:`UNITS` identities, as they stand in that row: "the" of "sent from the desk of the boss" twice, but with numbers
-        each once. The seed alone, where fewer than :data:`FEWEST_ROWS` rows hold it; none, where rows of
-        other classes hold all of them about as often.
+        each once. The seed alone, where fewer than :data:`FEWEST_ROWS` rows hold it; none, where rows of other classes hold all of
+        them about as often.
     """
     themselves = {seed, *(_together(identities, seed) if (identities == seed).any() else ())}
     identities = by_kinds(identities, kinds, themselves)

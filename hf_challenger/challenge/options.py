@@ -170,6 +170,11 @@ class ChallengeOptions:
             idle({"challenge_composite"}, f"challenge_attribution={self.challenge_attribution!r} knows no LRP rules")
         return found
 
+    @property
+    def names(self) -> list[list[str]]:
+        """What is kept, and what is hidden."""
+        return [list(self.challenge_keep), list(self.challenge_hide)]
+
     def rate_for(self, units: Any) -> float:
         """``challenge_rate``, or what suits the adapter."""
         return float(getattr(units, "rate", RATE) if self.challenge_rate is None else self.challenge_rate)

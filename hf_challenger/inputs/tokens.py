@@ -210,20 +210,17 @@ class Tokens:
         if hasattr(self.tokenizer, "convert_tokens_to_ids"):
             readings.append(lambda text: self.tokenizer.convert_tokens_to_ids(text.split()))
         if NUMBER_NAME in name.split() and NUMBER_NAME not in self._vocabulary:
-            variants = self._with_numbers(name, readings)
+            found = self._with_numbers(name, readings)
         else:
-            variants = [read(name.strip()) for read in readings]
+            found = [read(name.strip()) for read in readings]
         # "[UNK]" itself is a name: what the vocabulary lacks, such as an emoji, may be a leak.
         named = name.count(self.tokenizer.unk_token) if self.tokenizer.unk_token else 0
-        read, variants = (
-            variants,
-            [list(v) for v in dict.fromkeys(map(tuple, variants)) if v and v.count(unknown) <= named and None not in v],
-        )
+        variants = [list(v) for v in dict.fromkeys(map(tuple, found)) if v and v.count(unknown) <= named and None not in v]
         if not variants:
-            found = self.text_of(read[0])
-            more = f"; the name {found!r} is all that reads so" if found else ""
+            as_read = self.text_of(found[0])
+            more = f"; the name {as_read!r} is all that reads so" if as_read else ""
             raise ChallengerError(
-                f"{option} names {name!r}, of which the tokenizer knows no such tokens ({found or 'nothing'} comes out). Name it as"
+                f"{option} names {name!r}, of which the tokenizer knows no such tokens ({as_read or 'nothing'} comes out). Name it as"
                 f" trainer.cues shows it{more}."
             )
         if len(variants[0]) > 1:

@@ -497,6 +497,7 @@ def test_what_was_counted_of_a_class_whose_cue_was_forgotten_stays():
     other = CueMemory(0.8)
     other.load_state_dict(memory.state_dict())
     assert hide().any()
+    assert [cue.hidden_rows for cue in other.cues] == [1]
 
 
 def test_a_word_that_a_phrase_holds_twice_is_in_its_name_twice():
